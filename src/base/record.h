@@ -160,6 +160,7 @@ struct actor_stats {
 
 enum actor_state { ACTOR_STATE_NONE, ACTOR_STATE_STARTING, ACTOR_STATE_READY, ACTOR_STATE_RUNNING,
                    ACTOR_STATE_STOPPED };
+const char *actor_state_name(enum actor_state state);
 
 /* Exits to user space of one vCPU by reason; writer: that vCPU. */
 #define EXIT_LIST(X)                                                                               \
@@ -230,6 +231,9 @@ struct record {
     /* The bytes of console and streams follow, at the offsets given. */
 };
 
+/* The most that any one limit may be. */
+#define RECORD_LIMIT_MAX_BYTES (64 * GIB)
+
 struct record_limits {
     uint64_t console_bytes; /* half head, half tail */
     uint64_t stream_bytes[STREAM_COUNT];
@@ -266,10 +270,20 @@ int record_console_copy(const struct record *record, char **ret_text, size_t *re
                         uint64_t *ret_dropped_bytes, size_t *ret_dropped_at) must_check;
 
 /*
+ * record_layout_copy - a private copy of the record's fixed part, for record_check() later.
+ * Take it last thing before the fork: what the launcher wrote by then is restored from it.
+ * Return: to be released by free(), or NULL when out of memory.
+ */
+struct record *record_layout_copy(const struct record *record) must_check;
+
+/*
  * record_check - make a record that came back from the VM process safe to read.
  * @layout: the launcher's private copy, taken with record_layout_copy() before the fork.
- * Out-of-range counts, lengths, enums are clamped and strings terminated; returns the number of
- * things that had to be mended (0 for an honest VM process).
+ * Out-of-range counts, lengths, enums are clamped, strings terminated, and what only the launcher
+ * writes is put back; returns the number of things that had to be mended (0 for an honest VM
+ * process). The VM process must be gone: nobody else may write any more. Numbers that only describe
+ * (times, counters) stay as they are, so that differences of them may be nonsense; strings may hold
+ * any bytes before their end.
  */
 unsigned record_check(struct record *record, const struct record *layout);
 

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* error.c: names of error kinds, and how a message gets into a struct bvmm_error. */
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+static const char *const kind_names[] = {
+#define X(id, name) [BVMM_ERROR_##id] = name,
+    BVMM_ERROR_LIST(X)
+#undef X
+};
+_Static_assert(ARRAY_SIZE(kind_names) == BVMM_ERROR_COUNT, "one name each");
+
+const char *bvmm_error_kind_name(enum bvmm_error_kind kind)
+{
+    /* The cast: a value from shared memory may be anything, and the enum may be signed. */
+    return (unsigned)kind < BVMM_ERROR_COUNT ? kind_names[kind] : "Unknown";
+}
+
+int error_set(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const char *fmt, ...)
+{
+    va_list args;
+
+    if (!err) {
+        return code;
+    }
+    err->kind = kind;
+    va_start(args, fmt);
+    if (vsnprintf(err->message, sizeof(err->message), fmt, args) < 0) {
+        err->message[0] = '\0';
+    }
+    va_end(args);
+    /* A message is one line: a value that it quotes (a path, say) may hold a newline or an escape. */
+    for (char *c = err->message; *c != '\0'; c++) {
+        if ((unsigned char)*c < ' ' || *c == 0x7f) {
+            *c = '?';
+        }
+    }
+    return code;
+}
