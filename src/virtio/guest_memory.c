@@ -36,8 +36,9 @@ static int region_map(struct guest_region *region, const struct guest_range *ran
         mmap(NULL, mapping_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     uint8_t *host;
 
-    if (mapping == MAP_FAILED)
+    if (mapping == MAP_FAILED) {
         goto failed;
+    }
     /* At least one alignment's worth of guard stays in front, and one behind. */
     host = mapping + REGION_ALIGNMENT;
     host += (REGION_ALIGNMENT - (uintptr_t)host % REGION_ALIGNMENT) % REGION_ALIGNMENT;
@@ -65,16 +66,18 @@ int guest_memory_init(struct guest_memory *memory, const struct guest_range *ran
     uint64_t previous_end = 0;
 
     *memory = (struct guest_memory){0};
-    if (count == 0 || count > GUEST_MEMORY_REGIONS_MAX)
+    if (count == 0 || count > GUEST_MEMORY_REGIONS_MAX) {
         return error_set(err, BVMM_ERROR_MEMORY, -EINVAL,
                          "%u guest memory ranges: expected 1 to %d; this is a bug in bvmm's memory "
                          "layout",
                          count, GUEST_MEMORY_REGIONS_MAX);
+    }
     for (unsigned i = 0; i < count; i++) {
         int ret = range_check(&ranges[i], previous_end, err);
 
-        if (ret == 0)
+        if (ret == 0) {
             ret = region_map(&memory->regions[i], &ranges[i], err);
+        }
         if (ret != 0) {
             guest_memory_fini(memory);
             return ret;
@@ -87,8 +90,9 @@ int guest_memory_init(struct guest_memory *memory, const struct guest_range *ran
 
 void guest_memory_fini(struct guest_memory *memory)
 {
-    for (unsigned i = 0; i < memory->count; i++)
+    for (unsigned i = 0; i < memory->count; i++) {
         (void)munmap(memory->regions[i].mapping, memory->regions[i].mapping_bytes);
+    }
     *memory = (struct guest_memory){0};
 }
 
@@ -99,8 +103,9 @@ void *guest_memory_at(const struct guest_memory *memory, struct gpa address, uin
         uint64_t offset = address.v - region->range.base.v; /* wraps if below: then it is large */
 
         /* Written so that nothing can overflow: offset is inside before it is subtracted. */
-        if (offset < region->range.bytes)
+        if (offset < region->range.bytes) {
             return bytes <= region->range.bytes - offset ? region->host + offset : NULL;
+        }
     }
     return NULL;
 }
@@ -110,8 +115,9 @@ int guest_memory_read(const struct guest_memory *memory, struct gpa address, voi
 {
     const void *host = guest_memory_at(memory, address, bytes);
 
-    if (host == NULL)
+    if (host == NULL) {
         return -EFAULT;
+    }
     memcpy(ret_data, host, bytes);
     /* The compiler must not look at guest memory again later in place of the copy. */
     __asm__ volatile("" : : "r"(ret_data) : "memory");
@@ -123,8 +129,9 @@ int guest_memory_write(const struct guest_memory *memory, struct gpa address, co
 {
     void *host = guest_memory_at(memory, address, bytes);
 
-    if (host == NULL)
+    if (host == NULL) {
         return -EFAULT;
+    }
     memcpy(host, data, bytes);
     return 0;
 }
@@ -133,7 +140,8 @@ uint64_t guest_memory_total_bytes(const struct guest_memory *memory)
 {
     uint64_t total_bytes = 0;
 
-    for (unsigned i = 0; i < memory->count; i++)
+    for (unsigned i = 0; i < memory->count; i++) {
         total_bytes += memory->regions[i].range.bytes;
+    }
     return total_bytes;
 }
