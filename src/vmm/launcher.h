@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * launcher.h: runs a job in a VM process of its own, and waits for it.
+ *
+ * Thread: the program's main thread. launcher_run() blocks until the VM process is gone.
+ */
+#ifndef BVMM_VMM_LAUNCHER_H
+#define BVMM_VMM_LAUNCHER_H
+
+#include "base/base.h"
+#include "base/error.h"
+#include "base/record.h"
+#include "vmm/job.h"
+
+/* Somebody who wants to look at the record's live fields while the run lasts. */
+struct launcher_observer {
+    void (*tick)(void *ctx, const struct record *record); /* NULL: nobody looks */
+    void *ctx;
+    unsigned interval_ms;
+};
+
+/*
+ * launcher_run - fork the VM process, run the job in it, wait, and leave the record final.
+ * @job: with its files open.
+ * @record: made by record_create() with job_record_limits(). On return it has passed record_check(),
+ * whatever happened to the VM process: there is something to report. Its outcome says how it ended.
+ * Return: 0 when the VM process was started; -errno with *err filled when it could not be.
+ */
+int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
+                 struct bvmm_error *err) must_check;
+
+#endif
