@@ -24,6 +24,14 @@
 #define KVM_DEVICE_PATH "/dev/kvm"
 int kvm_open(const char *path, int *ret_kvm_fd, struct bvmm_error *err) must_check;
 
+/* What kvm_open() insists on; kvm.c has the common ones, each ISA its own. */
+struct kvm_capability {
+    int id;
+    const char *name;
+};
+extern const struct kvm_capability arch_kvm_capabilities[];
+extern const size_t arch_kvm_capability_count;
+
 /* KVM_CHECK_EXTENSION on /dev/kvm or a VM: 0 if it is not there, else its value. */
 int kvm_extension(int fd, int capability);
 

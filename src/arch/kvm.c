@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* kvm.c: KVM's ioctls with types, and with messages when they fail. */
+#include "arch/kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The API has been at 12 since 2007 and is meant to stay there. */
+#define API_VERSION_EXPECTED 12
+
+static const struct kvm_capability common_capabilities[] = {
+    {KVM_CAP_USER_MEMORY,    "KVM_CAP_USER_MEMORY"   },
+    {KVM_CAP_IOEVENTFD,      "KVM_CAP_IOEVENTFD"     },
+    {KVM_CAP_IRQFD,          "KVM_CAP_IRQFD"         },
+    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+    {KVM_CAP_MP_STATE,       "KVM_CAP_MP_STATE"      },
+};
+
+static int ioctl_again(int fd, unsigned long request, void *argument)
+{
+    int ret;
+
+    do {
+        ret = ioctl(fd, request, argument);
+    } while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : ret;
+}
+
+/* The device node is there but not for us: who may open it? */
+static int permission_error(const char *path, struct bvmm_error *err)
+{
+    struct stat status;
+    struct group *group;
+    char name[64];
+
+    if (stat(path, &status) != 0) {
+        return error_set(err, BVMM_ERROR_KVM, -EACCES, "cannot open %s: permission denied", path);
+    }
+    if ((status.st_mode & (S_IRGRP | S_IWGRP)) != (S_IRGRP | S_IWGRP)) {
+        return error_set(err, BVMM_ERROR_KVM, -EACCES,
+                         "cannot open %s: permission denied; only its owner (uid %u) may (mode "
+                         "%04o): run as that user, or chgrp it to a group of yours and chmod g+rw",
+                         path, status.st_uid, status.st_mode & 07777U);
+    }
+    group = getgrgid(status.st_gid); /* start-up has one thread: the static result is safe */
+    if (group) {
+        (void)snprintf(name, sizeof(name), "%s", group->gr_name);
+    } else {
+        (void)snprintf(name, sizeof(name), "%u", status.st_gid);
+    }
+    return error_set(err, BVMM_ERROR_KVM, -EACCES,
+                     "cannot open %s: permission denied; join its group (usermod -aG %s USER, then "
+                     "log in again) or run as root",
+                     path, name);
+}
+
+static int open_error(const char *path, int code, struct bvmm_error *err)
+{
+    switch (code) {
+    case ENOENT:
+    case ENXIO:
+    case ENODEV:
+        return error_set(err, BVMM_ERROR_KVM, -code,
+                         "%s: %s; this host has no KVM: switch virtualization on in its firmware "
+                         "and load the module (modprobe kvm_intel or kvm_amd), or, in a virtual "
+                         "machine or container, have %s passed in",
+                         path, strerror(code), path);
+    case EACCES:
+    case EPERM:
+        return permission_error(path, err);
+    default:
+        return error_set(err, BVMM_ERROR_KVM, -code, "cannot open %s: %s", path, strerror(code));
+    }
+}
+
+static int check_capabilities(int kvm_fd, const struct kvm_capability *list, size_t count,
+                              const char *path, struct bvmm_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (kvm_extension(kvm_fd, list[i].id) <= 0) {
+            return error_set(err, BVMM_ERROR_KVM, -ENOTSUP,
+                             "%s lacks %s, which bvmm needs: use a newer host kernel", path,
+                             list[i].name);
+        }
+    }
+    return 0;
+}
+
+int kvm_open(const char *path, int *ret_kvm_fd, struct bvmm_error *err)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    int version;
+    int ret;
+
+    if (fd < 0) {
+        return open_error(path, errno, err);
+    }
+    version = ioctl_again(fd, KVM_GET_API_VERSION, NULL);
+    if (version < 0) {
+        (void)close(fd);
+        return error_set(err, BVMM_ERROR_KVM, version, "%s is not KVM: asked for its version: %s",
+                         path, strerror(-version));
+    }
+    if (version != API_VERSION_EXPECTED) {
+        (void)close(fd);
+        return error_set(
+            err, BVMM_ERROR_KVM, -ENOTSUP,
+            "%s speaks KVM API version %d, expected %d: use a host kernel of 2.6.22 or "
+            "later",
+            path, version, API_VERSION_EXPECTED);
+    }
+    ret = check_capabilities(fd, common_capabilities, ARRAY_SIZE(common_capabilities), path, err);
+    if (ret == 0) {
+        ret = check_capabilities(fd, arch_kvm_capabilities, arch_kvm_capability_count, path, err);
+    }
+    if (ret != 0) {
+        (void)close(fd);
+        return ret;
+    }
+    *ret_kvm_fd = fd;
+    return 0;
+}
+
+int kvm_extension(int fd, int capability)
+{
+    int value;
+
+    do {
+        value = ioctl(fd, KVM_CHECK_EXTENSION, (unsigned long)capability);
+    } while (value < 0 && errno == EINTR);
+    return value < 0 ? 0 : value;
+}
+
+int kvm_create_vm(int kvm_fd, unsigned long type, int *ret_vm_fd, struct bvmm_error *err)
+{
+    int fd;
+
+    do {
+        fd = ioctl(kvm_fd, KVM_CREATE_VM, type);
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0) {
+        return error_set(err, BVMM_ERROR_KVM, -errno, "KVM_CREATE_VM (type %lu): %s", type,
+                         strerror(errno));
+    }
+    *ret_vm_fd = fd;
+    return 0;
+}
+
+int kvm_set_memory(int vm_fd, const struct guest_memory *memory, struct bvmm_error *err)
+{
+    for (unsigned i = 0; i < memory->count; i++) {
+        const struct guest_region *region = &memory->regions[i];
+        struct kvm_userspace_memory_region slot = {
+            .slot = i,
+            .guest_phys_addr = region->range.base.v,
+            .memory_size = region->range.bytes,
+            .userspace_addr = (uintptr_t)region->host,
+        };
+        int ret = ioctl_again(vm_fd, KVM_SET_USER_MEMORY_REGION, &slot);
+
+        if (ret < 0) {
+            return error_set(err, BVMM_ERROR_MEMORY, ret,
+                             "KVM_SET_USER_MEMORY_REGION (%" PRIu64 " MiB at 0x%" PRIx64 "): %s",
+                             region->range.bytes / MIB, region->range.base.v, strerror(-ret));
+        }
+    }
+    return 0;
+}
+
+int kvm_irqfd(int vm_fd, int event_fd, uint32_t gsi, struct bvmm_error *err)
+{
+    struct kvm_irqfd irqfd = {.fd = (uint32_t)event_fd, .gsi = gsi};
+    int ret = ioctl_again(vm_fd, KVM_IRQFD, &irqfd);
+
+    if (ret < 0) {
+        return error_set(err, BVMM_ERROR_KVM, ret, "KVM_IRQFD (line %u): %s", gsi, strerror(-ret));
+    }
+    return 0;
+}
+
+int kvm_ioeventfd(int vm_fd, int event_fd, enum arch_bus bus, uint64_t address, uint32_t bytes,
+                  const uint64_t *match, struct bvmm_error *err)
+{
+    struct kvm_ioeventfd ioeventfd = {
+        .addr = address,
+        .len = bytes,
+        .fd = event_fd,
+        .datamatch = match ? *match : 0,
+        .flags = (bus == ARCH_BUS_PIO ? KVM_IOEVENTFD_FLAG_PIO : 0U) |
+                 (match ? KVM_IOEVENTFD_FLAG_DATAMATCH : 0U),
+    };
+    int ret = ioctl_again(vm_fd, KVM_IOEVENTFD, &ioeventfd);
+
+    if (ret < 0) {
+        return error_set(err, BVMM_ERROR_KVM, ret, "KVM_IOEVENTFD (%s 0x%" PRIx64 ", %u bytes): %s",
+                         bus == ARCH_BUS_PIO ? "port" : "address", address, bytes, strerror(-ret));
+    }
+    return 0;
+}
+
+int kvm_create_vcpu(int kvm_fd, int vm_fd, unsigned index, struct kvm_vcpu_handle *ret_vcpu,
+                    struct bvmm_error *err)
+{
+    struct kvm_vcpu_handle vcpu = {.fd = -1};
+    int run_bytes = ioctl_again(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
+
+    if (run_bytes < (int)sizeof(struct kvm_run)) {
+        return error_set(err, BVMM_ERROR_VCPU, -EIO,
+                         "KVM_GET_VCPU_MMAP_SIZE said %d, expected at least %zu bytes", run_bytes,
+                         sizeof(struct kvm_run));
+    }
+    vcpu.run_bytes = (size_t)run_bytes;
+    do {
+        vcpu.fd = ioctl(vm_fd, KVM_CREATE_VCPU, (unsigned long)index);
+    } while (vcpu.fd < 0 && errno == EINTR);
+    if (vcpu.fd < 0) {
+        return error_set(err, BVMM_ERROR_VCPU, -errno, "KVM_CREATE_VCPU (number %u): %s", index,
+                         strerror(errno));
+    }
+    vcpu.run = mmap(NULL, vcpu.run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu.fd, 0);
+    if (vcpu.run == MAP_FAILED) {
+        int code = errno;
+
+        (void)close(vcpu.fd);
+        return error_set(err, BVMM_ERROR_VCPU, -code, "cannot map the run page of vCPU %u: %s",
+                         index, strerror(code));
+    }
+    *ret_vcpu = vcpu;
+    return 0;
+}
+
+void kvm_vcpu_close(struct kvm_vcpu_handle *vcpu)
+{
+    if (vcpu->run) {
+        (void)munmap(vcpu->run, vcpu->run_bytes);
+    }
+    if (vcpu->fd >= 0) {
+        (void)close(vcpu->fd);
+    }
+    *vcpu = (struct kvm_vcpu_handle){.fd = -1};
+}
+
+int kvm_run(const struct kvm_vcpu_handle *vcpu)
+{
+    return ioctl(vcpu->fd, KVM_RUN, 0) < 0 ? -errno : 0;
+}
+
+const char *kvm_exit_name(uint32_t exit_reason)
+{
+    static const char *const names[] = {
+#define NAME(exit) [exit] = #exit
+        NAME(KVM_EXIT_UNKNOWN),
+        NAME(KVM_EXIT_EXCEPTION),
+        NAME(KVM_EXIT_IO),
+        NAME(KVM_EXIT_HYPERCALL),
+        NAME(KVM_EXIT_DEBUG),
+        NAME(KVM_EXIT_HLT),
+        NAME(KVM_EXIT_MMIO),
+        NAME(KVM_EXIT_IRQ_WINDOW_OPEN),
+        NAME(KVM_EXIT_SHUTDOWN),
+        NAME(KVM_EXIT_FAIL_ENTRY),
+        NAME(KVM_EXIT_INTR),
+        NAME(KVM_EXIT_SET_TPR),
+        NAME(KVM_EXIT_TPR_ACCESS),
+        NAME(KVM_EXIT_NMI),
+        NAME(KVM_EXIT_INTERNAL_ERROR),
+        NAME(KVM_EXIT_SYSTEM_EVENT),
+        NAME(KVM_EXIT_IOAPIC_EOI),
+        NAME(KVM_EXIT_ARM_NISV),
+        NAME(KVM_EXIT_X86_BUS_LOCK),
+#undef NAME
+    };
+    const char *name = exit_reason < ARRAY_SIZE(names) ? names[exit_reason] : NULL;
+
+    return name ? name : "KVM_EXIT_?";
+}
+
+static void describe_internal_error(const struct kvm_run *run, unsigned index,
+                                    struct bvmm_error *err)
+{
+    char code[3 * 15 + 1] = "";
+    unsigned bytes = 0;
+
+    if (run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION &&
+        run->emulation_failure.ndata >= 3 &&
+        (run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) {
+        bytes = (unsigned)min_u64(run->emulation_failure.insn_size, 15);
+    }
+    for (unsigned i = 0; i < bytes; i++) {
+        (void)snprintf(code + (size_t)3 * i, 4, " %02x", run->emulation_failure.insn_bytes[i]);
+    }
+    if (run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION) {
+        (void)error_set(err, BVMM_ERROR_VCPU, 0,
+                        "vCPU %u stopped: KVM cannot emulate an instruction of the guest's%s%s; if "
+                        "this host's KVM has no hardware underneath, no Linux guest runs on it",
+                        index, bytes ? ", code bytes" : "", code);
+    } else {
+        (void)error_set(err, BVMM_ERROR_VCPU, 0, "vCPU %u stopped: KVM internal error %u", index,
+                        run->internal.suberror);
+    }
+}
+
+void kvm_describe_exit(const struct kvm_run *run, unsigned index, struct bvmm_error *err)
+{
+    switch (run->exit_reason) {
+    case KVM_EXIT_INTERNAL_ERROR:
+        describe_internal_error(run, index, err);
+        break;
+    case KVM_EXIT_FAIL_ENTRY:
+        (void)error_set(err, BVMM_ERROR_VCPU, 0,
+                        "vCPU %u stopped: the processor refused to enter the guest, reason 0x%llx "
+                        "(on CPU %u)",
+                        index, (unsigned long long)run->fail_entry.hardware_entry_failure_reason,
+                        run->fail_entry.cpu);
+        break;
+    case KVM_EXIT_SHUTDOWN:
+        (void)error_set(err, BVMM_ERROR_VCPU, 0,
+                        "vCPU %u stopped: the guest shut the processor down (triple fault)", index);
+        break;
+    default:
+        (void)error_set(err, BVMM_ERROR_VCPU, 0, "vCPU %u stopped: %s (%u)", index,
+                        kvm_exit_name(run->exit_reason), run->exit_reason);
+        break;
+    }
+}
