@@ -379,5 +379,6 @@ unsigned record_check(struct record *record, const struct record *layout)
         mended += mend_string(record->actors[i].name, ACTOR_NAME_BYTES);
         mended += mend_below(&record->actors[i].state, ACTOR_STATE_STOPPED + 1, ACTOR_STATE_NONE);
     }
+    record->mended_count = mended;
     return mended;
 }

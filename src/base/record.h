@@ -219,6 +219,8 @@ struct record {
     uint32_t vcpu_count;                       /* launcher */
     uint32_t device_fault_count;               /* supervisor */
     uint32_t phase;                            /* live; supervisor: last enum run_time that happened */
+    uint32_t mended_count;                     /* launcher: what record_check() returned */
+    uint32_t pad;
     uint64_t time_ns[TIME_COUNT];              /* writer: see RUN_TIME_LIST */
     uint64_t guest_time_ns[GUEST_TIME_COUNT];  /* supervisor */
     uint8_t kernel_sha256[SHA256_BYTES];       /* launcher */
@@ -280,8 +282,8 @@ struct record *record_layout_copy(const struct record *record) must_check;
  * record_check - make a record that came back from the VM process safe to read.
  * @layout: the launcher's private copy, taken with record_layout_copy() before the fork.
  * Out-of-range counts, lengths, enums are clamped, strings terminated, and what only the launcher
- * writes is put back; returns the number of things that had to be mended (0 for an honest VM
- * process). The VM process must be gone: nobody else may write any more. Numbers that only describe
+ * writes is put back; returns (and leaves in mended_count) the number of things that had to be mended
+ * (0 for an honest VM process). The VM process must be gone: nobody else may write any more. Numbers that only describe
  * (times, counters) stay as they are, so that differences of them may be nonsense; strings may hold
  * any bytes before their end.
  */

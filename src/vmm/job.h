@@ -23,6 +23,7 @@
 #include "base/base.h"
 #include "base/error.h"
 #include "base/record.h"
+#include "protocol/protocol.h"
 
 #define JOB_DEFAULT_VCPUS 1
 #define JOB_DEFAULT_MEMORY_MIB 512
@@ -32,6 +33,10 @@
 #define JOB_DEFAULT_STREAM_BYTES (25 * MIB)
 #define JOB_DEFAULT_CONSOLE_BYTES (1 * MIB)
 #define JOB_DEFAULT_LARGE_OVER_BYTES (1 * MIB)
+
+/* What the VMM keeps for itself. */
+#define JOB_EXIT_CODE_LIMIT_BYTES 64
+#define JOB_CONTROL_LIMIT_BYTES (64 * KIB)
 
 #define JOB_DRIVES_MAX (DRIVES_MAX - 1) /* beside the root image */
 
