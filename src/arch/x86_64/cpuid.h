@@ -16,10 +16,15 @@
 
 #define CPUID_ENTRIES_MAX 256
 
+/* Laid out as struct kvm_cpuid2, with room for the entries: an argument of KVM's ioctls. */
 struct cpuid_table {
     uint32_t count;
+    uint32_t padding;
     struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
 };
+_Static_assert(offsetof(struct cpuid_table, count) == offsetof(struct kvm_cpuid2, nent) &&
+                   offsetof(struct cpuid_table, entries) == offsetof(struct kvm_cpuid2, entries),
+               "KVM reads and writes this");
 
 /*
  * cpuid_for_vcpu - the table of one vCPU.
