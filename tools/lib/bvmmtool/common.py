@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Errors, signals, child processes, scratch directories and progress for bvmm's tools."""
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+
+# Which Debian package brings a program that we call.
+APT_PACKAGE = {
+    "skopeo": "skopeo",
+    "umoci": "umoci",
+    "mksquashfs": "squashfs-tools",
+    "unsquashfs": "squashfs-tools",
+    "mmdebstrap": "mmdebstrap",
+    "apt-get": "apt",
+    "zstd": "zstd",
+    "gzip": "gzip",
+    "xz": "xz-utils",
+    "bzip2": "bzip2",
+    "setpriv": "util-linux",
+}
+
+# What a child's standard error may add to our own message, at most.
+CHILD_MESSAGE_LINES = 6
+
+
+class ToolError(Exception):
+    """Something that the user is told in one message, without a traceback."""
+
+
+class Interrupted(BaseException):
+    """A signal that ends the tool. Not an Exception, so that no handler swallows it."""
+
+    def __init__(self, signum):
+        super().__init__(signum)
+        self.signum = signum
+
+
+def install_signal_handlers():
+    """Turn the first SIGINT, SIGTERM or SIGHUP into Interrupted; further ones are ignored, so
+    that the clean-up that follows the first is not cut short."""
+
+    def on_signal(signum, _frame):
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)
+        raise Interrupted(signum)
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) != signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(signum, on_signal)
+
+
+def run_main(name, main):
+    """Run main(argv) as the whole program: errors become one message, signals 128+n."""
+    install_signal_handlers()
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except ToolError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        code = 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains at its exit
+        code = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {where}{error.strerror or error}", file=sys.stderr)
+        code = 1
+    except Interrupted as interrupt:
+        print(f"{name}: stopped by {signal.Signals(interrupt.signum).name}", file=sys.stderr)
+        code = 128 + interrupt.signum
+    sys.exit(code)
+
+
+class Progress:
+    """A status line on a terminal; nothing elsewhere. Verbose: one line per step anywhere."""
+
+    def __init__(self, name, quiet=False, verbose=False):
+        self.name = name
+        self.tty = sys.stderr.isatty() and not quiet
+        self.verbose = verbose
+        self._last_len = 0
+
+    def step(self, text):
+        if self.verbose:
+            print(f"{self.name}: {text}", file=sys.stderr)
+        elif self.tty:
+            self._show(text)
+
+    def update(self, text):
+        if self.tty and not self.verbose:
+            self._show(text)
+
+    def note(self, text):
+        """Something that the user should know even when all goes well."""
+        self.clear()
+        print(f"{self.name}: note: {text}", file=sys.stderr)
+
+    def clear(self):
+        if self._last_len:
+            sys.stderr.write("\r" + " " * self._last_len + "\r")
+            sys.stderr.flush()
+            self._last_len = 0
+
+    def _show(self, text):
+        width = shutil.get_terminal_size().columns - 1
+        line = f"{self.name}: {text}"[:width]
+        sys.stderr.write("\r" + line.ljust(self._last_len))
+        sys.stderr.flush()
+        self._last_len = len(line)
+
+
+def human_bytes(count):
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("not reached")
+
+
+def need_program(name):
+    """The full path of a program, or an error that says which package has it."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if path is None:
+        package = APT_PACKAGE.get(name, name)
+        raise ToolError(f"{name} is needed and not installed: apt-get install {package}")
+    return path
+
+
+def _limits(max_file_bytes):
+    if max_file_bytes is None:
+        return None
+
+    def apply():
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        limit = max_file_bytes if hard == resource.RLIM_INFINITY else min(max_file_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return apply
+
+
+def child_argv(argv, death_signal="KILL"):
+    """argv with its program found, made to die with us even when we are killed by SIGKILL."""
+    found = [need_program(argv[0])] + list(argv[1:])
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", death_signal, "--"] + found if setpriv else found
+
+
+def _stop(process, death_signal):
+    process.send_signal(getattr(signal, "SIG" + death_signal))
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def run_child(argv, *, doing, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, on_line=None,
+              env=None, max_file_bytes=None, death_signal="KILL", cwd=None):
+    """Run a program to its end. Its standard error is read line by line (on_line may watch it) and
+    its last lines are part of the message when it fails. stdout=PIPE returns what it printed."""
+    process = subprocess.Popen(
+        child_argv(argv, death_signal), stdin=stdin, stdout=stdout, stderr=subprocess.PIPE,
+        env=env, cwd=cwd, preexec_fn=_limits(max_file_bytes))
+    tail = []
+    output = tempfile.TemporaryFile() if stdout == subprocess.PIPE else None
+    try:
+        if output is not None:  # small outputs only: stdout is drained before stderr is
+            shutil.copyfileobj(process.stdout, output)
+        for raw in process.stderr:
+            line = raw.decode("utf-8", "replace").rstrip()
+            if on_line is not None:
+                on_line(line)
+            if line.strip():
+                tail = (tail + [line])[-CHILD_MESSAGE_LINES:]
+        process.wait()
+    except BaseException:
+        _stop(process, death_signal)
+        raise
+    finally:
+        process.stderr.close()
+        if process.stdout:
+            process.stdout.close()
+    if process.returncode != 0:
+        raise ToolError(child_failure(argv[0], doing, process.returncode, tail))
+    if output is None:
+        return b""
+    output.seek(0)
+    return output.read()
+
+
+def child_failure(program, doing, returncode, tail):
+    if returncode == -signal.SIGXFSZ:
+        how = "a file grew over the limit (--max-bytes, or the free space of the work directory)"
+    elif returncode < 0:
+        how = f"was killed by {signal.Signals(-returncode).name}"
+    else:
+        how = f"exit status {returncode}"
+    said = "".join("\n    " + line for line in tail)
+    return f"{doing} failed: {program}: {how}{said}"
+
+
+class Scratch:
+    """A private directory that goes away with us. When we are killed so that we cannot remove it,
+    the next one made with the same parent and prefix does: each holds a lock on its own directory
+    for as long as its maker lives."""
+
+    def __init__(self, parent, prefix):
+        self.parent = parent
+        self.prefix = prefix
+        self.path = None
+        self._fd = -1
+
+    def __enter__(self):
+        sweep_scratch(self.parent, self.prefix)
+        while True:
+            self.path = tempfile.mkdtemp(prefix=self.prefix, dir=self.parent)
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.stat(self.path).st_ino == os.fstat(self._fd).st_ino:
+                    return self
+            except (BlockingIOError, FileNotFoundError):
+                pass  # a sweeper was faster, between mkdtemp and flock: take another
+            os.close(self._fd)
+
+    def __exit__(self, *_exc):
+        remove_tree(self.path)
+        os.close(self._fd)
+
+    def file(self, name):
+        return os.path.join(self.path, name)
+
+
+def sweep_scratch(parent, prefix):
+    """Remove scratch directories of ours whose maker is dead."""
+    try:
+        names = [n for n in os.listdir(parent) if n.startswith(prefix)]
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(parent, name)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if os.fstat(fd).st_uid != os.geteuid():
+                continue
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_tree(path)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
+
+
+def remove_tree(path):
+    """rm -rf that copes with directories without write permission; never follows a link."""
+
+    def again(function, where, info):
+        error = info[1]
+        if isinstance(error, FileNotFoundError):
+            return
+        parent = os.path.dirname(where)
+        for directory in (parent, where):
+            try:
+                if stat.S_ISDIR(os.lstat(directory).st_mode):
+                    os.chmod(directory, 0o700)
+            except OSError:
+                pass
+        try:
+            if stat.S_ISDIR(os.lstat(where).st_mode):
+                shutil.rmtree(where, ignore_errors=True)
+            else:
+                os.unlink(where)
+        except OSError:
+            pass
+
+    shutil.rmtree(path, onerror=again)
+
+
+def fsync_path(path):
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without fsync for directories
+            raise
+    finally:
+        os.close(fd)
+
+
+def rename_into_place(source, target):
+    """Publish a finished file: whole and on disk, or not there at all."""
+    fsync_path(source)
+    os.rename(source, target)
+    fsync_path(os.path.dirname(os.path.abspath(target)))
+
+
+def write_file_atomically(path, data, mode=0o644):
+    """Write bytes so that a reader sees all of them or the previous file."""
+    directory = os.path.dirname(os.path.abspath(path))
+    fd, temporary = tempfile.mkstemp(prefix="." + os.path.basename(path) + ".", dir=directory)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    fsync_path(directory)
+
+
+def json_bytes(value):
+    """JSON as we write it everywhere: sorted, so that equal values are equal bytes."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True) + "\n").encode()
+
+
+def read_json(path, what):
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read())
+    except (ValueError, RecursionError) as error:
+        raise ToolError(f"{path}: {what} is not valid JSON: {error}") from None
+
+
+def own_private_directory(path):
+    """Make a directory, or check that nobody else can change what is in it."""
+    os.makedirs(path, mode=0o755, exist_ok=True)
+    info = os.stat(path)
+    if info.st_uid != os.geteuid() or info.st_mode & 0o022:
+        raise ToolError(
+            f"{path}: owned by uid {info.st_uid}, mode {stat.S_IMODE(info.st_mode):04o}: expected a "
+            f"directory that only uid {os.geteuid()} can write; chmod go-w it, or set BVMM_CACHE")
+
+
+def monotonic_s():
+    return time.monotonic()
