@@ -39,6 +39,10 @@ int cpuid_for_vcpu(const struct cpuid_table *supported, unsigned index, unsigned
 const struct kvm_cpuid_entry2 *cpuid_find(const struct cpuid_table *table, uint32_t function,
                                           uint32_t subleaf);
 
+/* What KVM supports, as arch_vm_new() read it. Belongs to the VM. */
+struct arch_vm;
+const struct cpuid_table *x86_vm_cpuid(const struct arch_vm *vm);
+
 /* Width of a guest physical address. */
 unsigned cpuid_physical_bits(const struct cpuid_table *table);
 

@@ -98,6 +98,13 @@ static int write_page_tables(const struct guest_memory *memory)
     return 0;
 }
 
+int x86_write_long_mode_tables(const struct guest_memory *memory)
+{
+    int ret = write_gdt(memory);
+
+    return ret == 0 ? write_page_tables(memory) : ret;
+}
+
 static int write_zero_page(const struct guest_memory *memory, const struct x86_kernel *kernel,
                            struct guest_range initrd)
 {
@@ -156,16 +163,13 @@ static int write_boot_data(unsigned vcpus, const struct guest_memory *memory,
                            const struct x86_kernel *kernel, struct guest_range initrd,
                            struct bvmm_error *err)
 {
-    int ret = write_gdt(memory);
+    int ret = x86_write_long_mode_tables(memory);
 
     if (ret == 0) {
         ret = write_mptable(memory, vcpus);
     }
     if (ret == 0 && kernel->entry == ARCH_ENTRY_PVH) {
         ret = write_pvh_info(memory, initrd);
-    }
-    if (ret == 0 && kernel->entry == ARCH_ENTRY_LINUX64) {
-        ret = write_page_tables(memory);
     }
     if (ret == 0 && kernel->entry == ARCH_ENTRY_LINUX64) {
         ret = write_zero_page(memory, kernel, initrd);

@@ -78,6 +78,9 @@ int x86_load_kernel(unsigned vcpus, const struct guest_memory *memory,
                     const struct arch_boot_request *request, struct arch_boot *ret_boot,
                     struct bvmm_error *err) must_check;
 
+/* GDT and page tables for ARCH_ENTRY_LINUX64. -EFAULT if the memory is too small. */
+int x86_write_long_mode_tables(const struct guest_memory *memory) must_check;
+
 /* The descriptors that both ways of booting start with: null, null, flat code, flat data. */
 #define X86_GDT_ENTRIES 4
 #define X86_SELECTOR_CODE 0x10

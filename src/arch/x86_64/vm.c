@@ -148,6 +148,11 @@ void arch_vm_free(struct arch_vm *vm)
     free(vm);
 }
 
+const struct cpuid_table *x86_vm_cpuid(const struct arch_vm *vm)
+{
+    return &vm->supported;
+}
+
 static int set_cpuid(struct arch_vm *vm, unsigned index, int vcpu_fd, struct bvmm_error *err)
 {
     int ret = cpuid_for_vcpu(&vm->supported, index, vm->vcpus, vm->tsc_deadline, &vm->table);
