@@ -15,6 +15,7 @@
 #define BVMM_MAILBOX_MSG_H
 
 #include "base/base.h"
+#include "base/error.h"
 
 /* ---- The parties ------------------------------------------------------------------------------
  * A class of actors runs one code; the machine has one or several instances of it. Instances are
@@ -70,8 +71,11 @@ typedef uint8_t actor_id;
     /* What the guest's init tells (protocol.h), as it arrives over vsock or serial. */            \
     X(INIT_HELLO,         init,       A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
     X(COMMAND_START,      init,       A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
-    X(COMMAND_END,        init,       A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
-    X(INIT_FATAL,         init,       A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
+    X(COMMAND_END,        span,       A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
+    X(COMMAND_USAGE,      usage,      A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
+    X(COMMAND_EXIT,       exit,       A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
+    X(INIT_MANIFEST,      text,       A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
+    X(INIT_FATAL,         text,       A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
     X(INIT_BYE,           init,       A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
     /* A stream's bytes in the record belong to the supervisor from here on. */                    \
     X(STREAM_END,         stream,     A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
@@ -98,20 +102,16 @@ struct msg_failure {
 };
 
 enum vcpu_end_reason {
-    VCPU_END_TRIPLE_FAULT,   /* x86: shutdown */
-    VCPU_END_POWER_OFF,      /* PSCI SYSTEM_OFF */
-    VCPU_END_RESET,          /* PSCI SYSTEM_RESET */
-    VCPU_END_CRASH,          /* KVM: the guest says that it has crashed */
-    VCPU_END_INTERNAL_ERROR, /* KVM could not emulate; detail: suberror */
-    VCPU_END_FAIL_ENTRY,     /* detail: the hardware's reason */
-    VCPU_END_RUN_FAILED,     /* KVM_RUN returned an error; detail: errno */
-    VCPU_END_UNKNOWN_EXIT,   /* detail: kvm_run.exit_reason */
+    VCPU_END_TRIPLE_FAULT, /* x86: shutdown */
+    VCPU_END_POWER_OFF,    /* PSCI SYSTEM_OFF */
+    VCPU_END_RESET,        /* PSCI SYSTEM_RESET */
+    VCPU_END_CRASH,        /* KVM: the guest says that it has crashed */
+    VCPU_END_FAILED,       /* KVM cannot run it any further: see error */
 };
 
 struct msg_vcpu_end {
-    uint64_t detail;
-    uint64_t rip; /* where the guest stood, 0 if not known */
-    uint32_t reason; /* enum vcpu_end_reason */
+    const struct bvmm_error *error; /* a sentence; the vCPU does not touch it any more */
+    uint32_t reason;                /* enum vcpu_end_reason */
 };
 
 /* A device was taken out of service (NEEDS_RESET): its driver broke the rules. */
@@ -122,10 +122,36 @@ struct msg_broken {
 };
 
 struct msg_init {
-    uint64_t guest_ns; /* CLOCK_BOOTTIME of the guest */
+    uint64_t guest_ns; /* CLOCK_BOOTTIME of the guest; 0 if it does not say */
     uint64_t host_ns;  /* CLOCK_MONOTONIC of the host, on arrival */
-    int32_t wait_status; /* COMMAND_END: as waitpid(2) has it */
-    uint32_t via;        /* enum stream_via */
+    uint32_t via;      /* enum stream_via */
+};
+
+/* The measured window. */
+struct msg_span {
+    uint64_t guest_start_ns; /* CLOCK_BOOTTIME of the guest, right before the command's exec */
+    uint64_t guest_end_ns;   /* ... right after it was reaped */
+    uint64_t host_ns;        /* CLOCK_MONOTONIC of the host, on arrival of the end */
+};
+
+struct msg_usage {
+    uint64_t user_ns;
+    uint64_t system_ns;
+    uint64_t peak_rss_bytes;
+};
+
+struct msg_exit {
+    int32_t wait_status; /* as waitpid(2) has it */
+    uint32_t oom_kills;
+};
+
+/*
+ * Text that lies in a stream of the record and does not change any more: INIT_MANIFEST in
+ * STREAM_ANNOUNCED, INIT_FATAL in STREAM_CONTROL. The supervisor may read it from here on.
+ */
+struct msg_text {
+    uint64_t offset_bytes;
+    uint64_t length_bytes;
 };
 
 struct msg_stream {
@@ -157,6 +183,10 @@ struct msg {
         struct msg_vcpu_end vcpu_end;
         struct msg_broken broken;
         struct msg_init init;
+        struct msg_span span;
+        struct msg_usage usage;
+        struct msg_exit exit;
+        struct msg_text text;
         struct msg_stream stream;
     };
 };
