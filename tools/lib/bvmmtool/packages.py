@@ -9,8 +9,7 @@ import subprocess
 from . import common
 from .common import ToolError
 
-INDEX_FORMAT = "$(ORIGIN)\t$(TRUSTED)\t$(SIGNED_BY)\t$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)" \
-    "\t$(CODENAME)\t$(FILENAME)"
+INDEX_FORMAT = "$(ORIGIN)\t$(SOURCESENTRY)\t$(RELEASE)\t$(COMPONENT)\t$(CODENAME)\t$(FILENAME)"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?(/[a-z0-9-]+)?")
 # What would differ from machine to machine, or is of no use in a guest without a network.
 CLEAN_UP = ('rm -f "$1"/etc/resolv.conf "$1"/etc/hostname "$1"/etc/apt/sources.list '
@@ -38,24 +37,15 @@ def machine_indexes():
         ["apt-get", "indextargets", "--format", INDEX_FORMAT, "Created-By: Packages"],
         doing="listing the machine's package sources", stdout=subprocess.PIPE,
         env=dict(os.environ, LC_ALL="C"))
-    names = ("origin", "trusted", "signed_by", "uri", "release", "component", "codename", "file")
+    names = ("origin", "entry", "release", "component", "codename", "file")
     rows = [dict(zip(names, line.split("\t"))) for line in output.decode().splitlines()]
     distribution = (os_release("ID") or "").lower()
     return [row for row in rows if row["origin"].lower() == distribution]
 
 
 def sources_of(indexes):
-    """apt source lines for the indexes, with their keys."""
-    lines = []
-    for row in indexes:
-        options = []
-        if row["signed_by"]:
-            options.append(f"signed-by={','.join(row['signed_by'].split())}")
-        option_text = f"[{' '.join(options)}] " if options else ""
-        line = f"deb {option_text}{row['uri']} {row['release']} {row['component']}"
-        if line not in lines:
-            lines.append(line)
-    return "".join(line + "\n" for line in lines)
+    """The files of apt sources that the indexes come from, with their keys and options."""
+    return sorted({row["entry"].rpartition(":")[0] for row in indexes})
 
 
 def newest_release_s(indexes):
@@ -85,8 +75,8 @@ def build_tar(packages, target, options, config_file, epoch, scratch, progress):
     indexes = [] if options.sources else machine_indexes()
     suite = options.suite or os_release("VERSION_CODENAME")
     if options.sources:
-        sources = os.path.abspath(options.sources)
-        if not os.path.isfile(sources):
+        sources = [os.path.abspath(options.sources)]
+        if not os.path.isfile(sources[0]):
             raise ToolError(f"{options.sources}: --sources: no such file: expected apt sources")
     else:
         wanted = [row for row in indexes if suite in row["release"].split("-")
@@ -95,9 +85,7 @@ def build_tar(packages, target, options, config_file, epoch, scratch, progress):
             raise ToolError(f"this machine has no package source for {suite}: run apt-get update, "
                             "or name a file of apt sources with --sources")
         indexes = wanted
-        sources = scratch.file("machine.list")
-        with open(sources, "w", encoding="utf-8") as file:
-            file.write(sources_of(wanted))
+        sources = sources_of(wanted)
     if epoch is None:
         epoch = newest_release_s(indexes)
     env = dict(os.environ, SOURCE_DATE_EPOCH=str(epoch), TMPDIR=scratch.path, LC_ALL="C.UTF-8")
@@ -114,6 +102,6 @@ def build_tar(packages, target, options, config_file, epoch, scratch, progress):
         if line.startswith("I: "):
             progress.update(line[3:])
 
-    common.run_child(argv + [suite, target, sources], doing="installing packages", env=env,
+    common.run_child(argv + [suite, target, *sources], doing="installing packages", env=env,
                      on_line=on_line, death_signal="TERM")
     return epoch

@@ -45,8 +45,8 @@ def walk(root):
 
 
 # ---- pseudo file definitions of mksquashfs -------------------------------------------------------
-# A definition that changes a directory must come after those of what is in it: mksquashfs 4.5 takes
-# the directory for a plain file otherwise.
+# "m" and not "M", which could set the time too: mksquashfs 4.5 accepts no file below a directory
+# that an "M" names.
 
 def pseudo_name(relative):
     """A path as mksquashfs's pseudo files want it. They are lines, so a newline cannot be."""
@@ -57,7 +57,7 @@ def pseudo_name(relative):
 
 
 def pseudo_owner(relative, info, uid, gid):
-    numbers = f" M {int(info.st_mtime) & 0xffffffff} {stat.S_IMODE(info.st_mode):o} {uid} {gid}\n"
+    numbers = f" m {stat.S_IMODE(info.st_mode):o} {uid} {gid}\n"
     return pseudo_name(relative) + numbers.encode()
 
 
@@ -106,13 +106,21 @@ def settle_times(root, started_s, image_times):
             os.utime(path, (wanted, wanted), follow_symlinks=False)
 
 
-def settle_rootless(root, devices):
-    """After umoci --rootless: owners from its attribute become pseudo files, everything becomes
-    readable for mksquashfs, and the empty files in place of devices go."""
+def remove_device_placeholders(root, devices):
+    """umoci --rootless puts an empty file in place of each device. They go: a file that is no
+    device would mislead more than one that is not there."""
     for device in devices:
         path = os.path.join(root, device)
+        directory = os.path.dirname(path)
         if os.path.realpath(path) == path and os.path.isfile(path) and not os.path.getsize(path):
+            before = os.stat(directory)
             os.unlink(path)
+            os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def settle_rootless(root):
+    """After umoci --rootless: owners from its attribute become pseudo files, and everything becomes
+    readable for mksquashfs."""
     root_bytes = os.fsencode(root)
     lines = []
     for path, info in walk_readable(root):
@@ -124,7 +132,7 @@ def settle_rootless(root, devices):
         except OSError:
             pass  # no such attribute: the file is root's
         lines.append(pseudo_owner(os.path.relpath(path, root_bytes), info, uid, gid))
-    return lines[::-1]
+    return lines
 
 
 def walk_readable(root):
@@ -152,7 +160,7 @@ def own_files_are_roots(root):
     root_bytes = os.fsencode(root)
     lines = [pseudo_owner(os.path.relpath(path, root_bytes), info, 0, 0)
              for path, info in walk(root) if info.st_uid == caller]
-    return lines[::-1]
+    return lines
 
 
 def is_real_directory(path):
@@ -201,11 +209,13 @@ def check_config(config, where):
 # ---- mksquashfs ----------------------------------------------------------------------------------
 
 def run_mksquashfs(source, output, options, *, compression, jobs, progress, doing, limit_bytes,
-                   stdin=None, epoch_in_env=False):
-    """options: times and pseudo files. Everything else that could vary is fixed here."""
+                   stdin=None, clamp_to=None):
+    """options: times and pseudo files. Everything else that could vary is fixed here. clamp_to: no
+    time in the image is later; mksquashfs refuses it beside times in options."""
     env = dict(os.environ)
-    if not epoch_in_env:
-        env.pop("SOURCE_DATE_EPOCH", None)  # mksquashfs refuses it beside times in options
+    env.pop("SOURCE_DATE_EPOCH", None)
+    if clamp_to is not None:
+        env["SOURCE_DATE_EPOCH"] = str(clamp_to)
     argv = ["mksquashfs", source, output, "-noappend", "-no-recovery", "-exit-on-error", "-quiet",
             *COMPRESSIONS[compression], *options]
     if jobs:
