@@ -115,6 +115,7 @@ int bzimage_load(struct load_map *map, const struct arch_blob *file, struct x86_
         return ret;
     }
     kernel.pc = gpa(header->pref_address + ENTRY_64_OFFSET);
+    kernel.initrd_lowest = X86_HIGH_MEMORY;
     kernel.initrd_limit = min_u64((uint64_t)header->initrd_addr_max + 1, X86_HOLE);
     kernel.cmdline_max_bytes = header->cmdline_size;
     header->code32_start = (uint32_t)header->pref_address;

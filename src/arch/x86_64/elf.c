@@ -248,6 +248,7 @@ int elf_load(struct load_map *map, const struct arch_blob *file, struct x86_kern
         return ret;
     }
     kernel.range = kernel_range(&elf);
+    kernel.initrd_lowest = kernel.range.base.v + kernel.range.bytes;
     *ret_kernel = kernel;
     return 0;
 }

@@ -212,7 +212,7 @@ int x86_load_kernel(unsigned vcpus, const struct guest_memory *memory,
         load_cmdline(&map, request->cmdline, gpa(X86_CMDLINE),
                      min_u64(kernel.cmdline_max_bytes, X86_BASE_MEMORY_END - X86_CMDLINE - 1), err);
     if (ret == 0) {
-        ret = load_initrd(&map, request, X86_HIGH_MEMORY, kernel.initrd_limit, &initrd, err);
+        ret = load_initrd(&map, request, kernel.initrd_lowest, kernel.initrd_limit, &initrd, err);
     }
     if (ret == 0) {
         ret = write_boot_data(vcpus, memory, &kernel, initrd, err);

@@ -22,6 +22,7 @@ struct x86_kernel {
     const char *format;
     struct gpa pc;
     struct guest_range range; /* all of it, bss included */
+    uint64_t initrd_lowest;   /* ... begins at or above this one */
     uint64_t initrd_limit;    /* the initrd ends at or below this address */
     uint64_t cmdline_max_bytes;
     struct setup_header header; /* bzImage: as in the file; ELF: the least that Linux looks at */
