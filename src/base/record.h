@@ -209,6 +209,13 @@ struct run_outcome {
     int32_t exit_code;       /* as a shell has it: 128 + signal when killed */
     int32_t term_signal;     /* guest signal number, 0 if none */
     int32_t cancel_signal;   /* host signal that cancelled the run, 0 if none */
+    int32_t vm_signal;       /* host signal that killed the VM process, 0 if none */
+    int32_t pad2;
+    /* What the guest's kernel says of the command and all that it waited for; with has_wait_status. */
+    uint64_t guest_user_ns;
+    uint64_t guest_system_ns;
+    uint64_t guest_peak_rss_bytes; /* of its largest process */
+    uint64_t guest_oom_kills;      /* processes killed for want of memory */
 };
 
 struct record {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * launcher.h: runs a job in a VM process of its own, and waits for it.
+ * launcher.h: runs a job in a VM process of its own, waits for it, and sees to it that there is
+ * something to report however it ends.
  *
- * Thread: the program's main thread. launcher_run() blocks until the VM process is gone.
+ * Thread: any one of the caller's. launcher_run() blocks until the VM process is gone.
  */
 #ifndef BVMM_VMM_LAUNCHER_H
 #define BVMM_VMM_LAUNCHER_H
@@ -24,9 +25,13 @@ struct launcher_observer {
  * @job: with its files open.
  * @record: made by record_create() with job_record_limits(). On return it has passed record_check(),
  * whatever happened to the VM process: there is something to report. Its outcome says how it ended.
+ * @observer: may be NULL.
+ * @cancel_fd: an eventfd, or -1. Each time it is written to (by a signal handler, another thread),
+ * the run is asked to end: first the guest gets two seconds to deliver what it has; the second time
+ * it is stopped at once.
  * Return: 0 when the VM process was started; -errno with *err filled when it could not be.
  */
 int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
-                 struct bvmm_error *err) must_check;
+                 int cancel_fd, struct bvmm_error *err) must_check;
 
 #endif

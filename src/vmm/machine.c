@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * machine.c: the assembly of a machine. Who there is, at which address and interrupt line, and who
+ * can send to whom, is decided here and in the tables that this file reads: actors/actor_table.c
+ * (what each class does) and mailbox/msg.h (what may be said).
+ *
+ * Thread: the VM process's main thread, before any other exists. Blocks on files and ioctls only.
+ */
+#include "vmm/machine.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "actors/blk.h"
+#include "actors/i8042.h"
+#include "actors/io_map.h"
+#include "actors/serial.h"
+#include "actors/supervisor.h"
+#include "actors/vcpu.h"
+#include "arch/arch.h"
+#include "arch/kvm.h"
+#include "vmm/bundled_kernel.h"
+#include "vmm/initramfs.h"
+
+#define CMDLINE_MAX_BYTES 4096
+
+/*
+ * How often an actor looks before it sleeps. A vCPU that waits for an answer is what the guest
+ * notices, and a device that has just been asked is likely to be asked again. About 2 us each on
+ * current processors; docs/architecture.md has the measurements.
+ */
+#define SPINS_VCPU 200
+#define SPINS_DEVICE 200
+
+struct machine {
+    const struct job *job;
+    struct record *record;
+    int kvm_fd;
+    int vm_fd;
+    int timer_fd;
+    int signal_fd;
+    struct arch_vm *arch;
+    struct guest_memory memory;
+    struct io_map io_map;
+    unsigned virtio_count; /* slots in use */
+
+    unsigned actor_count;
+    struct actor actors[ACTORS_MAX];
+    int irq_fds[ACTORS_MAX]; /* by actor; -1: it has no interrupt line */
+
+    /* The state of the actors, each touched only by its thread once it runs. */
+    struct supervisor supervisor;
+    struct serial serial;
+    struct i8042 i8042;
+    struct blk blks[DRIVES_MAX];
+    unsigned blk_count;
+    struct vcpu vcpus[VCPUS_MAX];
+    struct kvm_vcpu_handle vcpu_handles[VCPUS_MAX];
+    unsigned vcpu_count;
+};
+
+/* ---- 1. The virtual machine ------------------------------------------------------------------- */
+
+static int make_vm(struct machine *machine, struct bvmm_error *err)
+{
+    struct guest_range ranges[GUEST_MEMORY_REGIONS_MAX];
+    const unsigned count = arch_memory_layout(machine->job->memory_mib * MIB, ranges);
+    int code = kvm_open(KVM_DEVICE_PATH, &machine->kvm_fd, err);
+
+    if (code == 0) {
+        code = guest_memory_init(&machine->memory, ranges, count, err);
+    }
+    if (code == 0) {
+        code = kvm_create_vm(machine->kvm_fd, arch_vm_type(machine->kvm_fd), &machine->vm_fd, err);
+    }
+    if (code == 0) {
+        code = kvm_set_memory(machine->vm_fd, &machine->memory, err);
+    }
+    if (code == 0) {
+        code = arch_vm_new(machine->kvm_fd, machine->vm_fd, machine->vcpu_count, &machine->arch,
+                           err);
+    }
+    for (unsigned i = 0; i < machine->vcpu_count && code == 0; i++) {
+        code = kvm_create_vcpu(machine->kvm_fd, machine->vm_fd, i, &machine->vcpu_handles[i], err);
+        if (code == 0) {
+            code = arch_vcpu_init(machine->arch, i, machine->vcpu_handles[i].fd, err);
+        }
+    }
+    return code < 0 ? code : arch_vm_finish(machine->arch, err);
+}
+
+/* ---- 2. The actors, and the lanes between them ------------------------------------------------ */
+
+static void add_actor(struct machine *machine, enum actor_class class, unsigned index,
+                      bool numbered)
+{
+    const actor_id id = (actor_id)machine->actor_count++;
+    struct actor *actor = &machine->actors[id];
+
+    actor_init(actor, class, id, index, numbered, machine->record);
+    actor->spins = class == ACTOR_VCPU ? SPINS_VCPU : SPINS_DEVICE;
+}
+
+/* The supervisor is 0; devices before vCPUs. */
+static void add_actors(struct machine *machine)
+{
+    add_actor(machine, ACTOR_SUPERVISOR, 0, false);
+    add_actor(machine, ACTOR_SERIAL, 0, false);
+    if (arch_platform.i8042.bus != ARCH_BUS_NONE) {
+        add_actor(machine, ACTOR_I8042, 0, false);
+    }
+    for (unsigned i = 0; i < machine->blk_count; i++) {
+        add_actor(machine, ACTOR_BLK, i, true);
+    }
+    for (unsigned i = 0; i < machine->vcpu_count; i++) {
+        add_actor(machine, ACTOR_VCPU, i, true);
+    }
+    machine->record->actor_count = machine->actor_count;
+}
+
+/* The one that add_actors() made. */
+static struct actor *find_actor(struct machine *machine, enum actor_class class, unsigned index)
+{
+    for (unsigned i = 0; i < machine->actor_count; i++) {
+        if (machine->actors[i].class == class && machine->actors[i].index == index) {
+            return &machine->actors[i];
+        }
+    }
+    abort(); /* add_actors() and its callers disagree: our bug */
+}
+
+static bool lane_wanted(const struct actor *from, const struct actor *to)
+{
+    return from != to && msg_lane_needed(from->class, to->class);
+}
+
+/* A mailbox for each actor, with a lane for each actor that msg.h lets send to it. */
+static int make_mailboxes(struct machine *machine, struct bvmm_error *err)
+{
+    for (unsigned i = 0; i < machine->actor_count; i++) {
+        struct actor *to = &machine->actors[i];
+        unsigned lanes = 0;
+        int code = 0;
+
+        for (unsigned j = 0; j < machine->actor_count; j++) {
+            lanes += lane_wanted(&machine->actors[j], to) ? 1 : 0;
+        }
+        code = mailbox_new(lanes, to->stats, &to->mailbox);
+        if (code < 0) {
+            return error_set(err, BVMM_ERROR_MEMORY, code, "cannot make the mailbox of actor %s: %s",
+                             to->name, strerror(-code));
+        }
+    }
+    return 0;
+}
+
+static void connect_lanes(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->actor_count; i++) {
+        struct actor *to = &machine->actors[i];
+        unsigned lane = 0;
+
+        for (unsigned j = 0; j < machine->actor_count; j++) {
+            struct actor *from = &machine->actors[j];
+
+            if (lane_wanted(from, to)) {
+                from->lane_to[to->id] =
+                    mailbox_lane(to->mailbox, lane++, from->id,
+                                 mailbox_doorbell_fd(from->mailbox), from->stats);
+            }
+        }
+    }
+}
+
+/* ---- 3. The devices: addresses, interrupt lines, what they serve ------------------------------- */
+
+static void map_window(struct machine *machine, const struct arch_window *window,
+                       const struct reg_region_def *region, const struct actor *device)
+{
+    machine->io_map.windows[machine->io_map.count++] = (struct io_window){
+        .bus = window->bus,
+        .base = window->base,
+        .region = region,
+        .device = device->id,
+    };
+}
+
+/* The eventfd by which the device raises its line. */
+static int make_irq(struct machine *machine, const struct arch_window *window,
+                    const struct actor *device, struct bvmm_error *err)
+{
+    const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    if (fd < 0) {
+        return error_set(err, BVMM_ERROR_DEVICE, -errno, "actor %s: eventfd: %s", device->name,
+                         strerror(errno));
+    }
+    machine->irq_fds[device->id] = fd;
+    return kvm_irqfd(machine->vm_fd, fd, window->gsi, err);
+}
+
+static int attach_serial(struct machine *machine, struct bvmm_error *err)
+{
+    struct actor *device = find_actor(machine, ACTOR_SERIAL, 0);
+    int code = make_irq(machine, &arch_platform.serial, device, err);
+
+    if (code == 0) {
+        map_window(machine, &arch_platform.serial, &serial_region, device);
+        serial_init(&machine->serial, device, machine->irq_fds[device->id]);
+    }
+    return code;
+}
+
+static int attach_i8042(struct machine *machine, struct bvmm_error *err)
+{
+    struct actor *device = NULL;
+    int code = 0;
+
+    if (arch_platform.i8042.bus == ARCH_BUS_NONE) {
+        return 0; /* this architecture has none */
+    }
+    device = find_actor(machine, ACTOR_I8042, 0);
+    code = make_irq(machine, &arch_platform.i8042, device, err);
+    if (code == 0) {
+        map_window(machine, &arch_platform.i8042, &i8042_region, device);
+        i8042_init(&machine->i8042, device, machine->irq_fds[device->id]);
+    }
+    return code;
+}
+
+/* Registers, interrupt, and the doorbell that KVM rings when the guest notifies a queue. */
+static int attach_virtio(struct machine *machine, struct actor *device, unsigned queues,
+                         struct bvmm_error *err)
+{
+    const struct arch_window *slot = &arch_platform.virtio[machine->virtio_count++];
+    int code = make_irq(machine, slot, device, err);
+
+    map_window(machine, slot, &virtio_mmio_region, device);
+    for (uint64_t queue = 0; queue < queues && code == 0; queue++) {
+        code = kvm_ioeventfd(machine->vm_fd, mailbox_doorbell_fd(device->mailbox), slot->bus,
+                             slot->base + VIRTIO_MMIO_QUEUE_NOTIFY, 4, &queue, err);
+    }
+    return code;
+}
+
+static int attach_blk(struct machine *machine, const struct job_file *image, unsigned index,
+                      struct bvmm_error *err)
+{
+    struct actor *device = find_actor(machine, ACTOR_BLK, index);
+    char id[BLK_ID_BYTES + 1];
+    int code = attach_virtio(machine, device, 1, err);
+
+    (void)snprintf(id, sizeof(id), "bvmm-blk%u", index);
+    blk_init(&machine->blks[index], device, machine->irq_fds[device->id], &machine->memory,
+             image->fd, image->size_bytes, id);
+    return code;
+}
+
+static int attach_devices(struct machine *machine, struct bvmm_error *err)
+{
+    const struct job *job = machine->job;
+    unsigned blk = 0;
+    int code = attach_serial(machine, err);
+
+    if (code == 0) {
+        code = attach_i8042(machine, err);
+    }
+    if (code == 0 && job->rootfs.path != NULL) {
+        code = attach_blk(machine, &job->rootfs, blk++, err);
+    }
+    for (size_t i = 0; i < job->drive_count && code == 0; i++) {
+        code = attach_blk(machine, &job->drives[i].image, blk++, err);
+    }
+    return code;
+}
+
+static void attach_vcpus(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->vcpu_count; i++) {
+        vcpu_init(&machine->vcpus[i], find_actor(machine, ACTOR_VCPU, i), machine->vcpu_handles[i],
+                  &machine->io_map);
+    }
+}
+
+static int attach_supervisor(struct machine *machine, struct bvmm_error *err)
+{
+    const struct supervisor_config config = {
+        .timeout_ns = machine->job->timeout_secs * NS_PER_SECOND,
+        .has_command = machine->job->command.count > 0,
+        .has_i8042 = arch_platform.i8042.bus != ARCH_BUS_NONE,
+        .actors = machine->actors,
+        .actor_count = machine->actor_count,
+    };
+    sigset_t signals;
+
+    (void)sigemptyset(&signals);
+    (void)sigaddset(&signals, SIGINT);
+    (void)sigaddset(&signals, SIGTERM);
+    (void)sigaddset(&signals, SIGHUP);
+    (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    machine->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    machine->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (machine->signal_fd < 0 || machine->timer_fd < 0) {
+        return error_set(err, BVMM_ERROR_IO, -errno, "cannot make the supervisor's timer: %s",
+                         strerror(errno));
+    }
+    supervisor_init(&machine->supervisor, &machine->actors[ACTOR_ID_SUPERVISOR], &config,
+                    machine->timer_fd, machine->signal_fd);
+    return 0;
+}
+
+/* ---- 4. The kernel and what it is told -------------------------------------------------------- */
+
+/* The k-th virtio block device is /dev/vda + k. */
+static void describe_mounts(const struct job *job, struct guest_job_mount mounts[DRIVES_MAX],
+                            char names[DRIVES_MAX][16], size_t *ret_count)
+{
+    const unsigned first = job->rootfs.path != NULL ? 1 : 0;
+    size_t count = 0;
+
+    for (size_t i = 0; i < job->drive_count; i++) {
+        if (job->drives[i].mount != NULL) {
+            (void)snprintf(names[count], sizeof(names[count]), "/dev/vd%c",
+                           (char)('a' + (int)(first + i)));
+            mounts[count] = (struct guest_job_mount){
+                .device = names[count],
+                .path = job->drives[i].mount,
+                .fstype = job_fstype_name((enum job_fstype)job->drives[i].fstype),
+            };
+            count++;
+        }
+    }
+    *ret_count = count;
+}
+
+/* bvmm's init and the job, as an initramfs, behind the job's own initrd if it has one. */
+static int make_initramfs(struct machine *machine, uint8_t **ret_bytes, size_t *ret_count,
+                          struct bvmm_error *err)
+{
+    const struct job *job = machine->job;
+    struct guest_job_mount mounts[DRIVES_MAX];
+    char names[DRIVES_MAX][16];
+    struct guest_job guest;
+
+    guest_job_init(&guest);
+    memcpy(guest.nonce, machine->record->nonce, NONCE_BYTES);
+    guest.root_device = "/dev/vda";
+    guest.root_fstype = job_fstype_name((enum job_fstype)job->rootfs_type);
+    guest.args = (const char *const *)job->command.items;
+    guest.arg_count = job->command.count;
+    guest.env = (const char *const *)job->env.items;
+    guest.env_count = job->env.count;
+    guest.workdir = job->workdir != NULL ? job->workdir : guest.workdir;
+    guest.user = job->user != NULL ? job->user : guest.user;
+    guest.hostname = job->hostname != NULL ? job->hostname : guest.hostname;
+    guest.outputs = (const char *const *)job->output_files.items;
+    guest.output_count = job->output_files.count;
+    guest.mounts = mounts;
+    describe_mounts(job, mounts, names, &guest.mount_count);
+    guest.stream_limit_bytes[STREAM_STDOUT] = job->limits.stdout_bytes;
+    guest.stream_limit_bytes[STREAM_STDERR] = job->limits.stderr_bytes;
+    guest.stream_limit_bytes[STREAM_OUTPUT] = job->limits.output_bytes;
+    guest.tmpfs_limit_bytes = job->tmpfs_mib * MIB;
+    guest.vsock = false;
+    return initramfs_build(&guest, job->stdin_file.fd, job->initrd.fd, ret_bytes, ret_count, err);
+}
+
+static int open_kernel(const struct job *job, struct arch_blob *ret_kernel, int *ret_fd,
+                       struct bvmm_error *err)
+{
+    size_t bytes = 0;
+    int code = 0;
+
+    *ret_fd = -1;
+    if (job->kernel.path != NULL) {
+        *ret_kernel = (struct arch_blob){
+            .name = job->kernel.path, .fd = job->kernel.fd, .size_bytes = job->kernel.size_bytes};
+        return 0;
+    }
+    *ret_kernel = (struct arch_blob){.name = "the bundled kernel", .fd = -1};
+    ret_kernel->bytes = bundled_kernel_embedded(&bytes);
+    if (ret_kernel->bytes == NULL) {
+        code = bundled_kernel_open(ret_fd, &bytes, err);
+        ret_kernel->fd = *ret_fd;
+    }
+    ret_kernel->size_bytes = bytes;
+    return code;
+}
+
+static int make_cmdline(const struct machine *machine, char *ret_text, size_t size,
+                        struct bvmm_error *err)
+{
+    const struct job *job = machine->job;
+    char user[CMDLINE_MAX_BYTES];
+    const char *append = job->kernel_cmdline_append;
+    const int length = snprintf(user, sizeof(user), "%s%s%s", job->kernel_cmdline,
+                                append != NULL ? " " : "", append != NULL ? append : "");
+
+    if (length < 0 || (size_t)length >= sizeof(user)) {
+        return error_set(err, BVMM_ERROR_BOOT, -E2BIG,
+                         "kernel_cmdline and kernel_cmdline_append have %d bytes together; at most "
+                         "%zu are possible",
+                         length, sizeof(user) - 1);
+    }
+    return arch_cmdline(user, arch_platform.virtio, machine->virtio_count, ret_text, size, err);
+}
+
+static int load(struct machine *machine, struct arch_boot *ret_boot, struct bvmm_error *err)
+{
+    const struct job *job = machine->job;
+    char cmdline[CMDLINE_MAX_BYTES];
+    struct arch_blob kernel;
+    struct arch_blob initrd = {.name = "the initramfs", .fd = -1};
+    struct arch_boot_request request = {
+        .kernel = &kernel,
+        .initrd = &initrd,
+        .cmdline = cmdline,
+        .virtio = arch_platform.virtio,
+        .virtio_count = machine->virtio_count,
+    };
+    uint8_t *initramfs = NULL;
+    size_t initramfs_bytes = 0;
+    int kernel_fd = -1;
+    int code = make_cmdline(machine, cmdline, sizeof(cmdline), err);
+
+    if (code == 0 && job->command.count > 0) {
+        code = make_initramfs(machine, &initramfs, &initramfs_bytes, err);
+        initrd.bytes = initramfs;
+        initrd.size_bytes = initramfs_bytes;
+        request.initrd_parts = 1;
+    } else if (code == 0 && job->initrd.path != NULL) {
+        initrd = (struct arch_blob){
+            .name = job->initrd.path, .fd = job->initrd.fd, .size_bytes = job->initrd.size_bytes};
+        request.initrd_parts = 1;
+    }
+    if (code == 0) {
+        code = open_kernel(job, &kernel, &kernel_fd, err);
+    }
+    if (code == 0) {
+        code = arch_load_kernel(machine->arch, &machine->memory, &request, ret_boot, err);
+    }
+    if (kernel_fd >= 0) {
+        (void)close(kernel_fd);
+    }
+    free(initramfs);
+    return code;
+}
+
+static int boot(struct machine *machine, struct bvmm_error *err)
+{
+    struct arch_boot arch_boot;
+    int code = load(machine, &arch_boot, err);
+
+    for (unsigned i = 0; i < machine->vcpu_count && code == 0; i++) {
+        code = arch_vcpu_boot(machine->arch, i, machine->vcpu_handles[i].fd, &arch_boot, err);
+    }
+    return code;
+}
+
+/* ---- All together ----------------------------------------------------------------------------- */
+
+static int assemble(struct machine *machine, struct bvmm_error *err)
+{
+    int code = make_vm(machine, err);
+
+    if (code == 0) {
+        add_actors(machine);
+        code = make_mailboxes(machine, err);
+    }
+    if (code == 0) {
+        connect_lanes(machine);
+        code = attach_devices(machine, err);
+    }
+    if (code == 0) {
+        attach_vcpus(machine);
+        code = attach_supervisor(machine, err);
+    }
+    return code < 0 ? code : boot(machine, err);
+}
+
+int machine_new(const struct job *job, struct record *record, struct machine **ret_machine,
+                struct bvmm_error *err)
+{
+    struct machine *machine = calloc(1, sizeof(*machine));
+    int code = 0;
+
+    if (machine == NULL) {
+        return error_set(err, BVMM_ERROR_MEMORY, -ENOMEM, "no memory for the machine");
+    }
+    machine->job = job;
+    machine->record = record;
+    machine->kvm_fd = -1;
+    machine->vm_fd = -1;
+    machine->timer_fd = -1;
+    machine->signal_fd = -1;
+    machine->vcpu_count = (unsigned)job->vcpus;
+    machine->blk_count = (unsigned)job->drive_count + (job->rootfs.path != NULL ? 1 : 0);
+    for (unsigned i = 0; i < ACTORS_MAX; i++) {
+        machine->irq_fds[i] = -1;
+    }
+    for (unsigned i = 0; i < VCPUS_MAX; i++) {
+        machine->vcpu_handles[i] = (struct kvm_vcpu_handle){.fd = -1};
+    }
+    code = assemble(machine, err);
+    if (code < 0) {
+        machine_free(machine);
+        return code;
+    }
+    *ret_machine = machine;
+    return 0;
+}
+
+void machine_run(struct machine *machine)
+{
+    supervisor_run(&machine->actors[ACTOR_ID_SUPERVISOR]);
+}
+
+static void close_if_open(int fd)
+{
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+}
+
+void machine_free(struct machine *machine)
+{
+    if (machine == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < machine->vcpu_count; i++) {
+        kvm_vcpu_close(&machine->vcpu_handles[i]);
+    }
+    for (unsigned i = 0; i < machine->actor_count; i++) {
+        mailbox_free(machine->actors[i].mailbox);
+    }
+    for (unsigned i = 0; i < ACTORS_MAX; i++) {
+        close_if_open(machine->irq_fds[i]);
+    }
+    arch_vm_free(machine->arch);
+    close_if_open(machine->timer_fd);
+    close_if_open(machine->signal_fd);
+    close_if_open(machine->vm_fd);
+    close_if_open(machine->kvm_fd);
+    guest_memory_fini(&machine->memory);
+    free(machine);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * machine.h: a virtual machine, put together from a job. The one place that knows everybody.
+ *
+ * Thread: the VM process's main thread, which becomes the supervisor.
+ */
+#ifndef BVMM_VMM_MACHINE_H
+#define BVMM_VMM_MACHINE_H
+
+#include "base/error.h"
+#include "base/record.h"
+#include "vmm/job.h"
+
+struct machine;
+
+/*
+ * machine_new - open KVM, make VM, memory, vCPUs, devices and their actors, load the kernel. No
+ * thread is started, and no guest code has run, when it returns.
+ * @job: with its files open; they stay the job's, and must outlive the machine.
+ * Return: 0, or -errno with *err filled and nothing left behind.
+ */
+int machine_new(const struct job *job, struct record *record, struct machine **ret_machine,
+                struct bvmm_error *err) must_check;
+
+/*
+ * machine_run - start all actors, be the supervisor, return when all have stopped (or were given
+ * up on). The record's outcome is final then.
+ */
+void machine_run(struct machine *machine);
+
+/* All actors must have stopped. NULL is allowed. */
+void machine_free(struct machine *machine);
+
+#endif
