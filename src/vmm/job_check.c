@@ -241,11 +241,8 @@ static void check_combinations(struct checker *c)
                     "it is for bvmm's own init, and the image's init runs when no command is named");
     }
     check_needs(c, JOB_KEY_ROOTFS_TYPE, JOB_KEY_ROOTFS_PATH, "it says what is in that image");
-    if (job_given(job, JOB_KEY_INITRD_PATH) && job_given(job, JOB_KEY_COMMAND)) {
-        job_problem(c->problems, job,
-                    "$.initrd_path and $.command do not go together: a command is run by bvmm's own "
-                    "init, which is an initrd itself; leave one of them out");
-    } else if (!job_given(job, JOB_KEY_ROOTFS_PATH) && !job_given(job, JOB_KEY_INITRD_PATH)) {
+    if (!job_given(job, JOB_KEY_ROOTFS_PATH) &&
+        (!job_given(job, JOB_KEY_INITRD_PATH) || job_given(job, JOB_KEY_COMMAND))) {
         job_problem(c->problems, job,
                     "$.rootfs_path is missing; expected the path of a root file system image (a job "
                     "without a command may have \"initrd_path\" instead)");

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * fileio.h: whole files, written so that a reader never sees half of one.
+ *
+ * A new file is made without a name (O_TMPFILE) where the file system can, filled, synced, given a
+ * temporary name beside its final one and renamed over that. Whatever fails, nothing stays behind;
+ * a kill can only leave something between the last two steps.
+ *
+ * Thread: launcher. Blocks on the disk.
+ */
+#ifndef BVMM_VMM_FILEIO_H
+#define BVMM_VMM_FILEIO_H
+
+#include "base/base.h"
+
+#define FILEIO_TEMP_NAME_BYTES 256
+
+struct fileio_new {
+    int dir_fd; /* the caller's */
+    int fd;
+    bool named; /* temp_name exists */
+    char temp_name[FILEIO_TEMP_NAME_BYTES];
+};
+
+/* Begin a file that will be called name in dir_fd. 0 or -errno. */
+int fileio_begin(struct fileio_new *file, int dir_fd, const char *name) must_check;
+
+/*
+ * Sync it and put it in place as name. On failure it is gone, as after fileio_abort().
+ * -EEXIST: name is something else than a regular file, and stays.
+ */
+int fileio_commit(struct fileio_new *file, const char *name) must_check;
+
+void fileio_abort(struct fileio_new *file);
+
+/* All of it, whatever signals and short writes come; waits for a descriptor that is not ready. */
+int fileio_write(int fd, const void *data, size_t bytes) must_check;
+
+/* The three steps for data in memory. */
+int fileio_replace_at(int dir_fd, const char *name, const void *data, size_t bytes) must_check;
+int fileio_replace(const char *path, const void *data, size_t bytes) must_check;
+
+#endif

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* main.c: the bvmm command. */
+#include "vmm/cli.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+    uint64_t process_start_ns = clock_monotonic_ns();
+    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    struct cli_options options;
+
+    /* A reader of the report that goes away is an error to be told, not a silent death. */
+    signal(SIGPIPE, SIG_IGN);
+    if (cli_parse(argc, argv, &options, &err) < 0) {
+        fprintf(stderr, "bvmm: %s\n", err.message);
+        return EXIT_STATUS_USAGE;
+    }
+    switch (options.command) {
+    case CLI_RUN:
+        return cli_run(&options, process_start_ns);
+    case CLI_VALIDATE:
+        return cli_validate(&options);
+    case CLI_SCHEMA:
+        return cli_schema(&options);
+    case CLI_KERNEL:
+        return cli_kernel(&options);
+    case CLI_CHECK:
+        return cli_check(&options);
+    case CLI_HELP:
+        return cli_help();
+    case CLI_VERSION:
+        return cli_version();
+    }
+    return EXIT_STATUS_USAGE;
+}

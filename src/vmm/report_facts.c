@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* report_facts.c: the report's sections on what was to run, on which host, with which kernel. */
+#include "vmm/report_parts.h"
+
+#include "vmm/bundled_kernel.h"
+
+#include <errno.h>
+#include <nettle/sha2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+/* ---- The job --------------------------------------------------------------------------------- */
+
+static json_t *strings(struct report_builder *b, const struct job_strings *from)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < from->count; i++) {
+        if (json_array_append_new(array, report_text(from->items[i])) < 0) {
+            b->no_memory = true;
+        }
+    }
+    return array;
+}
+
+static json_t *labels(struct report_builder *b)
+{
+    json_t *object = json_object();
+
+    for (size_t i = 0; i < b->job->labels.count; i++) {
+        report_set(b, object, b->job->labels.items[i].name,
+                   report_text(b->job->labels.items[i].value));
+    }
+    return object;
+}
+
+json_t *report_job(struct report_builder *b)
+{
+    const struct job *job = b->job;
+    json_t *object = json_object();
+
+    report_set(b, object, "source", report_text_or_null(job->source));
+    report_set(b, object, "name", report_text_or_null(job->name));
+    report_set(b, object, "labels", labels(b));
+    report_set(b, object, "command", strings(b, &job->command));
+    report_set(b, object, "rootfs_path", report_text_or_null(job->rootfs.path));
+    report_set(b, object, "rootfs_type",
+               json_string(job_fstype_name((enum job_fstype)job->rootfs_type)));
+    report_set(b, object, "initrd_path", report_text_or_null(job->initrd.path));
+    report_set(b, object, "drives", report_u64(job->drive_count));
+    report_set(b, object, "vcpus", report_u64(job->vcpus));
+    report_set(b, object, "memory_mib", report_u64(job->memory_mib));
+    report_set(b, object, "timeout_secs", report_u64(job->timeout_secs));
+    report_set(b, object, "kernel_cmdline", report_text_or_null(job->kernel_cmdline));
+    report_set(b, object, "kernel_cmdline_append", report_text_or_null(job->kernel_cmdline_append));
+    report_set(b, object, "vsock", json_boolean(job->vsock));
+    report_set(b, object, "sandbox", json_string(job_sandbox_name((enum job_sandbox)job->sandbox)));
+    return object;
+}
+
+/* ---- The host -------------------------------------------------------------------------------- */
+
+static void set_cpu_model(struct report_builder *b, json_t *host)
+{
+    static const char wanted[] = "model name";
+    FILE *cpuinfo = fopen("/proc/cpuinfo", "re");
+    char line[512];
+    char *model = NULL;
+
+    while (cpuinfo && !model && fgets(line, sizeof(line), cpuinfo)) {
+        if (strncmp(line, wanted, sizeof(wanted) - 1) == 0) {
+            model = strchr(line, ':');
+        }
+    }
+    if (cpuinfo) {
+        fclose(cpuinfo);
+    }
+    if (!model) {
+        report_absent(b, host, "cpu_model", "/proc/cpuinfo has no model name");
+        return;
+    }
+    model += strspn(model, ": \t");
+    model[strcspn(model, "\n")] = '\0';
+    report_set(b, host, "cpu_model", report_text(model));
+}
+
+static void set_sysconf(struct report_builder *b, json_t *host, const char *key, int name,
+                        uint64_t unit, uint64_t per)
+{
+    long value = sysconf(name);
+
+    if (value < 0) {
+        report_absent(b, host, key, "the system does not say");
+    } else {
+        report_set(b, host, key, report_u64((uint64_t)value * unit / per));
+    }
+}
+
+json_t *report_host(struct report_builder *b)
+{
+    json_t *host = json_object();
+    long page_bytes = sysconf(_SC_PAGESIZE);
+    struct utsname name;
+
+    if (uname(&name) == 0) {
+        report_set(b, host, "kernel_release", report_text(name.release));
+        report_set(b, host, "arch", report_text(name.machine));
+    } else {
+        report_absent(b, host, "kernel_release", strerror(errno));
+        report_absent(b, host, "arch", strerror(errno));
+    }
+    set_cpu_model(b, host);
+    set_sysconf(b, host, "cpus_online", _SC_NPROCESSORS_ONLN, 1, 1);
+    set_sysconf(b, host, "memory_mib", _SC_PHYS_PAGES, page_bytes > 0 ? (uint64_t)page_bytes : 0, MIB);
+    return host;
+}
+
+/* ---- The kernel ------------------------------------------------------------------------------ */
+
+#define VERSION_MARK "Linux version "
+#define SCAN_CHUNK_BYTES ((size_t)1 << 16)
+#define SCAN_OVERLAP_BYTES 256 /* a version with its mark lies in one buffer or in the next */
+
+struct kernel_scan {
+    struct sha256_ctx sha256;
+    uint64_t bytes;
+    char version[KERNEL_VERSION_BYTES]; /* "" until found */
+};
+
+/* The version in "Linux version 6.1.0 (builder@...": up to the blank. */
+static void look_for_version(struct kernel_scan *scan, const uint8_t *buffer, size_t bytes)
+{
+    const uint8_t *mark;
+
+    if (scan->version[0]) {
+        return;
+    }
+    mark = memmem(buffer, bytes, VERSION_MARK, sizeof(VERSION_MARK) - 1);
+    if (mark && (size_t)(mark - buffer) + SCAN_OVERLAP_BYTES <= bytes) {
+        const char *version = (const char *)mark + sizeof(VERSION_MARK) - 1;
+        size_t length = strcspn(version, " \n");
+
+        /* The banner's format, "%s (", stands in the kernel too. */
+        if (length > 0 && length < sizeof(scan->version) && version[0] != '%') {
+            memcpy(scan->version, version, length);
+            scan->version[length] = '\0';
+        }
+    }
+}
+
+/* One pass over the file: its digest and its version. -errno if it cannot be read. */
+static int scan_kernel(int fd, struct kernel_scan *scan)
+{
+    uint8_t *buffer = calloc(1, SCAN_OVERLAP_BYTES + SCAN_CHUNK_BYTES + SCAN_OVERLAP_BYTES);
+    ssize_t n;
+
+    if (!buffer) {
+        return -ENOMEM;
+    }
+    sha256_init(&scan->sha256);
+    while ((n = pread(fd, buffer + SCAN_OVERLAP_BYTES, SCAN_CHUNK_BYTES, (off_t)scan->bytes)) > 0) {
+        size_t bytes = (size_t)n;
+
+        sha256_update(&scan->sha256, bytes, buffer + SCAN_OVERLAP_BYTES);
+        /* Zeros behind the last chunk, so that a version at its very end counts as whole. */
+        memset(buffer + SCAN_OVERLAP_BYTES + bytes, 0, SCAN_OVERLAP_BYTES);
+        look_for_version(scan, buffer, SCAN_OVERLAP_BYTES + bytes + SCAN_OVERLAP_BYTES);
+        memmove(buffer, buffer + bytes, SCAN_OVERLAP_BYTES);
+        scan->bytes += bytes;
+    }
+    free(buffer);
+    return n < 0 ? -errno : 0;
+}
+
+static bool is_zero(const uint8_t digest[SHA256_BYTES])
+{
+    static const uint8_t zero[SHA256_BYTES];
+
+    return memcmp(digest, zero, SHA256_BYTES) == 0;
+}
+
+/* Digest and version of the job's own kernel, read now: before the run it would have cost time. */
+static void set_own_kernel(struct report_builder *b, json_t *kernel)
+{
+    struct kernel_scan scan = {.bytes = 0};
+    uint8_t digest[SHA256_BYTES];
+    int r = b->job->kernel.fd < 0 ? -EBADF : scan_kernel(b->job->kernel.fd, &scan);
+
+    if (r < 0) {
+        report_absent(b, kernel, "version", "the kernel's file could not be read");
+        report_absent(b, kernel, "sha256", strerror(-r));
+        return;
+    }
+    if (scan.version[0]) {
+        report_set(b, kernel, "version", report_text(scan.version));
+    } else {
+        report_absent(b, kernel, "version", "the file does not say (it is compressed, perhaps)");
+    }
+    sha256_digest(&scan.sha256, sizeof(digest), digest);
+    report_set(b, kernel, "sha256", report_sha256(digest));
+}
+
+static void set_bundled_kernel(struct report_builder *b, json_t *kernel)
+{
+    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    struct kernel_info info;
+
+    if (bundled_kernel_info(&info, &err) < 0) {
+        report_absent(b, kernel, "version", err.message);
+        report_absent(b, kernel, "sha256", err.message);
+        return;
+    }
+    report_set(b, kernel, "version", report_text(info.version));
+    report_set(b, kernel, "sha256", report_sha256(info.sha256));
+}
+
+json_t *report_kernel(struct report_builder *b)
+{
+    json_t *kernel = json_object();
+    bool bundled = b->job->kernel.path == NULL;
+
+    report_set(b, kernel, "bundled", json_boolean(bundled));
+    report_set(b, kernel, "path", report_text_or_null(b->job->kernel.path));
+    if (bundled) {
+        set_bundled_kernel(b, kernel);
+    } else {
+        set_own_kernel(b, kernel);
+    }
+    if (!is_zero(b->record->kernel_sha256)) {
+        /* The launcher has seen the very bytes that were loaded. */
+        report_set(b, kernel, "sha256", report_sha256(b->record->kernel_sha256));
+    }
+    return kernel;
+}
