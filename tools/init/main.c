@@ -32,6 +32,12 @@
 #define RUN_DIR "/run/bencher"
 #define OUTPUT_VARIABLE "BENCHER_OUTPUT_FILE"
 
+/* A file that takes the command's output on a tmpfs. */
+struct log {
+    int write_fd; /* the command's */
+    int read_fd;  /* init's */
+};
+
 /* What init holds while it runs. */
 struct init {
     struct guest_job job;
@@ -39,8 +45,8 @@ struct init {
     struct user user;
     char **env;
     int stdin_fd;
-    int stdout_fd;
-    int stderr_fd;
+    struct log out;
+    struct log err;
     int cgroup_fd;
 };
 
@@ -115,28 +121,36 @@ static int load_job(struct init *init, struct bvmm_error *err)
     return 0;
 }
 
-static int open_stdin(struct init *init, struct bvmm_error *err)
+/* Before the initramfs is out of reach. */
+static void take_stdin_file(struct init *init)
 {
     init->stdin_fd = open(GUEST_JOB_STDIN_PATH, O_RDONLY | O_CLOEXEC);
-    if (init->stdin_fd >= 0) {
-        unlink(GUEST_JOB_STDIN_PATH);
-        return 0;
+    unlink(GUEST_JOB_STDIN_PATH);
+}
+
+/* The command's user owns what it reads and writes, so that it can open /dev/stdin and the others by
+ * name too. */
+static int open_stdin(struct init *init, struct bvmm_error *err)
+{
+    if (init->stdin_fd < 0) {
+        init->stdin_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    } else if (fchown(init->stdin_fd, init->user.uid, init->user.gid) < 0) {
+        fprintf(stderr, "bvmm-init: /dev/stdin stays root's: %s\n", strerror(errno));
     }
-    init->stdin_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     return init->stdin_fd >= 0 ? 0
                                : error_set(err, BVMM_ERROR_BOOT, -errno,
                                            "cannot open /dev/null: %s", strerror(errno));
 }
 
-/* The command's user owns them, so that it can open /dev/stdout and /dev/stderr by name too. */
-static int open_log(const char *path, const struct user *user, int *ret_fd, struct bvmm_error *err)
+/* Init's own descriptor stays good whatever the command does to the name. */
+static int open_log(struct log *log, const char *path, const struct user *user,
+                    struct bvmm_error *err)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
-
-    if (fd < 0 || fchown(fd, user->uid, user->gid) < 0) {
+    log->write_fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
+    log->read_fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (log->write_fd < 0 || log->read_fd < 0 || fchown(log->write_fd, user->uid, user->gid) < 0) {
         return error_set(err, BVMM_ERROR_BOOT, -errno, "cannot make %s: %s", path, strerror(errno));
     }
-    *ret_fd = fd;
     return 0;
 }
 
@@ -155,9 +169,12 @@ static int prepare_surroundings(struct init *init, struct bvmm_error *err)
         return error_set(err, BVMM_ERROR_BOOT, -errno, "cannot make " RUN_DIR ": %s",
                          strerror(errno));
     }
-    r = open_log(RUN_DIR "/stdout", &init->user, &init->stdout_fd, err);
+    r = open_stdin(init, err);
     if (r == 0) {
-        r = open_log(RUN_DIR "/stderr", &init->user, &init->stderr_fd, err);
+        r = open_log(&init->out, RUN_DIR "/stdout", &init->user, err);
+    }
+    if (r == 0) {
+        r = open_log(&init->err, RUN_DIR "/stderr", &init->user, err);
     }
     init->cgroup_fd = cgroup_make();
     return r;
@@ -185,8 +202,8 @@ static int run_command(struct init *init, struct frame_end *ret_end, struct bvmm
         .workdir = init->job.workdir,
         .user = &init->user,
         .stdin_fd = init->stdin_fd,
-        .stdout_fd = init->stdout_fd,
-        .stderr_fd = init->stderr_fd,
+        .stdout_fd = init->out.write_fd,
+        .stderr_fd = init->err.write_fd,
         .cgroup_fd = init->cgroup_fd,
     };
     struct command command = {.pid = -1};
@@ -253,8 +270,8 @@ static void send_results(struct init *init, const struct frame_end *end)
 {
     char code[16];
     struct results results = {
-        .stdout_fd = init->stdout_fd,
-        .stderr_fd = init->stderr_fd,
+        .stdout_fd = init->out.read_fd,
+        .stderr_fd = init->err.read_fd,
         .exit_code = code,
         .limit_bytes = init->job.stream_limit_bytes,
     };
@@ -312,7 +329,7 @@ int main(void)
     link_drain(&init.link);
     link_quiet(&init.link, false);
     set_own_oom_score();
-    check(&init, open_stdin(&init, &err), &err);
+    take_stdin_file(&init);
     check(&init, root_enter(&init.job, &err), &err);
     check(&init, root_furnish(&init.job, &err), &err);
     check(&init, prepare_surroundings(&init, &err), &err);
