@@ -12,7 +12,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 
 # Which Debian package brings a program that we call.
 APT_PACKAGE = {
@@ -31,6 +30,10 @@ APT_PACKAGE = {
 
 # What a child's standard error may add to our own message, at most.
 CHILD_MESSAGE_LINES = 6
+
+
+# Modes of files that go into an image must not depend on the caller's umask; modes of the image do.
+user_umask = os.umask(0o022)
 
 
 class ToolError(Exception):
@@ -129,7 +132,7 @@ def human_bytes(count):
 
 def need_program(name):
     """The full path of a program, or an error that says which package has it."""
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if path is None:
         package = APT_PACKAGE.get(name, name)
         raise ToolError(f"{name} is needed and not installed: apt-get install {package}")
@@ -307,7 +310,7 @@ def rename_into_place(source, target):
     fsync_path(os.path.dirname(os.path.abspath(target)))
 
 
-def write_file_atomically(path, data, mode=0o644):
+def write_file_atomically(path, data, mode=0o666):
     """Write bytes so that a reader sees all of them or the previous file."""
     directory = os.path.dirname(os.path.abspath(path))
     fd, temporary = tempfile.mkstemp(prefix="." + os.path.basename(path) + ".", dir=directory)
@@ -315,7 +318,7 @@ def write_file_atomically(path, data, mode=0o644):
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), mode)
+            os.fchmod(file.fileno(), mode & ~user_umask)
             os.fsync(file.fileno())
         os.rename(temporary, path)
     except BaseException:
@@ -345,7 +348,3 @@ def own_private_directory(path):
         raise ToolError(
             f"{path}: owned by uid {info.st_uid}, mode {stat.S_IMODE(info.st_mode):04o}: expected a "
             f"directory that only uid {os.geteuid()} can write; chmod go-w it, or set BVMM_CACHE")
-
-
-def monotonic_s():
-    return time.monotonic()

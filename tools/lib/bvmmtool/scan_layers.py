@@ -58,6 +58,13 @@ def check_entry(entry):
             raise Hostile(f"whiteout {name!r} would delete a directory outside of its own")
 
 
+def loses_owner(entry):
+    """Whether umoci --rootless cannot record the owner: its attribute needs a writable file."""
+    if entry.islnk() or (entry.uid, entry.gid) == (0, 0):
+        return False
+    return entry.issym() or not entry.mode & 0o200
+
+
 def normal_path(name):
     parts = []
     for part in name.split("/"):
@@ -81,6 +88,7 @@ def scan(layers, limit_bytes):
     now = int(time.time())
     future_times = set()  # times that the image itself says, not those of our unpacking
     devices = {}
+    owners = {}
     for number, (media_type, blob) in enumerate(layers, 1):
         try:
             with open_layer(blob, media_type) as layer:
@@ -99,6 +107,10 @@ def scan(layers, limit_bytes):
                         devices[path] = True
                     else:
                         devices.pop(path, None)
+                    if loses_owner(entry):
+                        owners[path] = [entry.uid, entry.gid]
+                    else:
+                        owners.pop(path, None)
                     layer.members = []  # tarfile remembers every entry otherwise
         except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
             raise Hostile(f"layer {number} is not a readable tar: {error}") from None
@@ -111,6 +123,7 @@ def scan(layers, limit_bytes):
         "total_bytes": total_bytes,
         "future_times": sorted(future_times),
         "devices": sorted(devices),
+        "owners": owners,
     }
 
 

@@ -64,6 +64,7 @@ def pseudo_owner(relative, info, uid, gid):
 def parse_rootless_xattr(value):
     """umoci's record of an owner that it could not set: protobuf, field 1 uid, field 2 gid."""
     numbers = {1: 0, 2: 0}
+    unset = 0xFFFFFFFF  # umoci's way to say: as it was, which is root
     at = 0
 
     def varint():
@@ -83,7 +84,7 @@ def parse_rootless_xattr(value):
             numbers[key >> 3] = varint()
     except IndexError:
         raise ToolError(f"{ROOTLESS_XATTR}: cannot be read: {value.hex()}") from None
-    return numbers[1], numbers[2]
+    return tuple(0 if numbers[n] == unset else numbers[n] for n in (1, 2))
 
 
 # ---- preparing a tree ----------------------------------------------------------------------------
@@ -118,13 +119,24 @@ def remove_device_placeholders(root, devices):
             os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def settle_rootless(root):
-    """After umoci --rootless: owners from its attribute become pseudo files, and everything becomes
-    readable for mksquashfs."""
+def settle_rootless(root, devices, owners):
+    """After umoci --rootless: owners from its attribute become pseudo files, everything becomes
+    readable for mksquashfs, and what stands in place of devices goes. owners: path to owner, where
+    umoci could leave no attribute."""
     root_bytes = os.fsencode(root)
+    entries = list(walk_readable(root))
+    remove_device_placeholders(root, devices)
+    by_inode = {}  # so that all names of a hard link agree
+    for relative, owner in owners.items():
+        path = os.path.join(root, relative)
+        parent = os.path.dirname(path)
+        if os.path.lexists(path) and os.path.realpath(parent) == parent:
+            by_inode[os.lstat(path).st_ino] = owner
     lines = []
-    for path, info in walk_readable(root):
-        uid = gid = 0
+    for path, info in entries:
+        if not os.path.lexists(path):
+            continue
+        uid, gid = by_inode.get(info.st_ino, (0, 0))
         try:
             uid, gid = parse_rootless_xattr(
                 os.getxattr(path, ROOTLESS_XATTR, follow_symlinks=False))
@@ -139,10 +151,12 @@ def walk_readable(root):
     """walk(), but each entry is made readable before it is looked into; the mode in info is the
     one from before."""
     stack = [os.fsencode(root)]
+    first = {}  # by inode: a later name of a hard link would show the changed mode
     while stack:
         directory = stack.pop()
         for entry in sorted(os.scandir(directory), key=lambda e: e.name):
             info = entry.stat(follow_symlinks=False)
+            info = first.setdefault(info.st_ino, info)
             if not stat.S_ISLNK(info.st_mode):
                 bits = 0o700 if stat.S_ISDIR(info.st_mode) else 0o600
                 if info.st_mode & bits != bits:
