@@ -38,6 +38,17 @@ void report_absent(struct report_builder *b, json_t *object, const char *key, co
     report_set(b, absent, key, report_text(reason));
 }
 
+json_t *report_end(struct report_builder *b, json_t *object)
+{
+    json_t *absent = json_incref(json_object_get(object, "absent"));
+
+    if (absent) {
+        json_object_del(object, "absent");
+        report_set(b, object, "absent", absent);
+    }
+    return object;
+}
+
 void report_warn(struct report_builder *b, const char *fmt, ...)
 {
     char message[BVMM_ERROR_MESSAGE_BYTES];

@@ -87,7 +87,7 @@ static json_t *points(struct report_builder *b)
             set_difference(b, object, key, at[TIME_PROCESS_START], at[i]);
         }
     }
-    return object;
+    return report_end(b, object);
 }
 
 json_t *report_timings(struct report_builder *b)
@@ -99,7 +99,7 @@ json_t *report_timings(struct report_builder *b)
     }
     set_guest_times(b, timings);
     report_set(b, timings, "points", points(b));
-    return timings;
+    return report_end(b, timings);
 }
 
 /* ---- Exits ----------------------------------------------------------------------------------- */
@@ -163,7 +163,7 @@ static json_t *actor(struct report_builder *b, const struct actor_stats *stats)
     report_set(b, object, "request_errors", report_u64(stats->request_errors));
     report_set(b, object, "bytes", report_u64(stats->bytes));
     report_set(b, object, "interrupts", report_u64(stats->interrupts));
-    return object;
+    return report_end(b, object);
 }
 
 json_t *report_actors(struct report_builder *b)

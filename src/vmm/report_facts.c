@@ -115,7 +115,7 @@ json_t *report_host(struct report_builder *b)
     set_cpu_model(b, host);
     set_sysconf(b, host, "cpus_online", _SC_NPROCESSORS_ONLN, 1, 1);
     set_sysconf(b, host, "memory_mib", _SC_PHYS_PAGES, page_bytes > 0 ? (uint64_t)page_bytes : 0, MIB);
-    return host;
+    return report_end(b, host);
 }
 
 /* ---- The kernel ------------------------------------------------------------------------------ */
@@ -233,5 +233,5 @@ json_t *report_kernel(struct report_builder *b)
         /* The launcher has seen the very bytes that were loaded. */
         report_set(b, kernel, "sha256", report_sha256(b->record->kernel_sha256));
     }
-    return kernel;
+    return report_end(b, kernel);
 }

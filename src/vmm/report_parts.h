@@ -30,6 +30,9 @@ void report_set(struct report_builder *b, json_t *object, const char *key, json_
 /* Add a null, and the reason to the object's "absent". */
 void report_absent(struct report_builder *b, json_t *object, const char *key, const char *reason);
 
+/* The object, with its "absent" (if any) moved behind all else, where a reader looks for it. */
+json_t *report_end(struct report_builder *b, json_t *object);
+
 void report_warn(struct report_builder *b, const char *fmt, ...) printf_like(2, 3);
 
 /* Text of unknown origin: what is no UTF-8 is replaced. */
