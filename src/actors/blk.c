@@ -158,16 +158,18 @@ bool blk_poll(struct actor *self, bool *worked)
     struct blk *blk = self->state;
     struct virtio_mmio *mmio = &blk->virtio.mmio;
     struct virtq *queue = &mmio->queues[BLK_QUEUE];
+    bool pushed = false;
     int code = 0;
 
+    virtio_actor_tell_used(&blk->virtio);
     if (!virtio_mmio_queue_live(mmio, BLK_QUEUE)) {
         return false;
     }
     for (unsigned served = 0; served < BLK_BATCH; served++) {
         code = virtq_pop(queue, mmio->memory, &blk->chain);
         if (code > 0) {
-            *worked = true;
             code = serve_chain(blk, queue);
+            pushed = true;
         } else if (code == 0) {
             break;
         }
@@ -176,7 +178,11 @@ bool blk_poll(struct actor *self, bool *worked)
             return false;
         }
     }
-    virtio_mmio_notify_used(mmio, BLK_QUEUE);
+    if (pushed) {
+        *worked = true;
+        virtio_actor_used(&blk->virtio, BLK_QUEUE);
+        return true;
+    }
     return virtq_want_notification(queue);
 }
 

@@ -67,6 +67,24 @@ void virtio_actor_on_write_acked(struct actor *self, const struct msg *msg)
     actor_tell(self, msg->from, &(struct msg){.kind = MSG_IO_WRITE_DONE});
 }
 
+void virtio_actor_used(struct virtio_actor *actor, unsigned queue)
+{
+    actor->used_queues |= 1U << queue;
+    /* Full; pairs with the exit and entry of the vCPU between its ACK and its look at the ring. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+void virtio_actor_tell_used(struct virtio_actor *actor)
+{
+    for (unsigned queue = 0; queue < actor->mmio.queue_count; queue++) {
+        if ((actor->used_queues & (1U << queue)) != 0 &&
+            virtio_mmio_queue_live(&actor->mmio, queue)) {
+            virtio_mmio_notify_used(&actor->mmio, queue);
+        }
+    }
+    actor->used_queues = 0;
+}
+
 void virtio_actor_interrupt(void *device)
 {
     struct virtio_actor *actor = device;

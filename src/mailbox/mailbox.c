@@ -346,3 +346,20 @@ int mailbox_wait(struct mailbox *mailbox, unsigned spins)
     mailbox_awake(mailbox, false);
     return result;
 }
+
+unsigned mailbox_spins(uint64_t budget_ns)
+{
+    const unsigned looks = 64;
+    uint64_t start_ns = 0;
+    uint64_t took_ns = 0;
+
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+        return 0;
+    }
+    start_ns = clock_monotonic_ns();
+    for (unsigned i = 0; i < looks; i++) {
+        ck_pr_stall();
+    }
+    took_ns = clock_monotonic_ns() - start_ns;
+    return took_ns == 0 ? 0 : (unsigned)min_u64(budget_ns * looks / took_ns, 1000);
+}

@@ -114,7 +114,10 @@ void virtio_mmio_write(struct virtio_mmio *mmio, uint32_t offset, unsigned width
 /* Whether a queue may be served now. */
 bool virtio_mmio_queue_live(const struct virtio_mmio *mmio, unsigned queue);
 
-/* Used buffers are there: set the status bit and interrupt, if the driver wants it. */
+/*
+ * Used buffers are there: set the status bit and interrupt, if the driver wants it. Not right after
+ * virtq_push(): see virtio_actor_used() for why messages must be handled in between.
+ */
 void virtio_mmio_notify_used(struct virtio_mmio *mmio, unsigned queue);
 
 /* The queue has a fault: NEEDS_RESET, a configuration interrupt, and ops->broken. */

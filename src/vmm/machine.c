@@ -32,12 +32,11 @@
 #define CMDLINE_MAX_BYTES 4096
 
 /*
- * How often an actor looks before it sleeps. A vCPU that waits for an answer is what the guest
- * notices, and a device that has just been asked is likely to be asked again. About 2 us each on
- * current processors; docs/architecture.md has the measurements.
+ * How long an actor looks before it sleeps. A vCPU that waits for an answer is what the guest
+ * notices, and a device that has just been asked is likely to be asked again: Linux looks at a
+ * UART's status and then writes. docs/architecture.md has the measurements.
  */
-#define SPINS_VCPU 200
-#define SPINS_DEVICE 200
+#define SPIN_NS 2000
 
 struct machine {
     const struct job *job;
@@ -51,6 +50,7 @@ struct machine {
     struct io_map io_map;
     unsigned virtio_count; /* slots in use */
 
+    unsigned spins; /* of every actor: see mailbox_wait() */
     unsigned actor_count;
     struct actor actors[ACTORS_MAX];
     int irq_fds[ACTORS_MAX]; /* by actor; -1: it has no interrupt line */
@@ -105,12 +105,13 @@ static void add_actor(struct machine *machine, enum actor_class class, unsigned 
     struct actor *actor = &machine->actors[id];
 
     actor_init(actor, class, id, index, numbered, machine->record);
-    actor->spins = class == ACTOR_VCPU ? SPINS_VCPU : SPINS_DEVICE;
+    actor->spins = machine->spins;
 }
 
 /* The supervisor is 0; devices before vCPUs. */
 static void add_actors(struct machine *machine)
 {
+    machine->spins = mailbox_spins(SPIN_NS);
     add_actor(machine, ACTOR_SUPERVISOR, 0, false);
     add_actor(machine, ACTOR_SERIAL, 0, false);
     if (arch_platform.i8042.bus != ARCH_BUS_NONE) {
