@@ -142,8 +142,8 @@ static void test_halted_vcpu_costs_no_cpu(void **state)
     guest_free(&guest);
 }
 
-/* vCPU 0 starts vCPU 1 as Linux does: INIT, then a start-up interrupt with its page. */
-#define START_PAGE 0x18U
+/* vCPU 0 starts vCPU 1 as Linux does: INIT, then a start-up interrupt with the number of its page, 0x18. */
+#define START_ADDRESS 0x18000U
 GUEST_CODE(starter_code, "mov $0xfee00000, %ebx\n"
                          "movl $0x1ff, 0xf0(%rbx)\n"
                          "movl $0x1000000, 0x310(%rbx)\n movl $0x4500, 0x300(%rbx)\n"
@@ -159,7 +159,7 @@ static void test_second_vcpu_waits_and_is_started(void **state)
 
     (void)state;
     guest_new(&guest, 2, starter_code, starter_code_end);
-    guest_place(&guest, START_PAGE * 0x1000, started_code, started_code_end);
+    guest_place(&guest, START_ADDRESS, started_code, started_code_end);
     runner_start(&runner, &guest.vcpus[1]);
     sleep_ns(100 * NS_PER_MS); /* nothing happens until vCPU 0 says so */
     (void)guest_expect_out(&guest, 0, 0x42);
