@@ -142,7 +142,8 @@ static void test_halted_vcpu_costs_no_cpu(void **state)
     guest_free(&guest);
 }
 
-/* vCPU 0 starts vCPU 1 as Linux does: INIT, then a start-up interrupt with the number of its page, 0x18. */
+/* vCPU 0 starts vCPU 1 as Linux does: INIT, then a start-up interrupt with the number of its page,
+ * 0x18. */
 #define START_ADDRESS 0x18000U
 GUEST_CODE(starter_code, "mov $0xfee00000, %ebx\n"
                          "movl $0x1ff, 0xf0(%rbx)\n"
