@@ -171,4 +171,10 @@ int arch_kernel_check(const struct arch_blob *kernel, struct bvmm_error *err) mu
 #define ARCH_PROBE_SIGNAL SIGALRM
 int arch_kvm_probe(int kvm_fd, struct bvmm_error *err) must_check;
 
+/*
+ * arch_kvm_needs_probe - whether a run should be preceded by arch_kvm_probe(): the processor itself
+ * shows no virtualization. Costs nothing, and decides nothing by itself.
+ */
+bool arch_kvm_needs_probe(void);
+
 #endif

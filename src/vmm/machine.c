@@ -74,6 +74,9 @@ static int make_vm(struct machine *machine, struct bvmm_error *err)
     const unsigned count = arch_memory_layout(machine->job->memory_mib * MIB, ranges);
     int code = kvm_open(KVM_DEVICE_PATH, &machine->kvm_fd, err);
 
+    if (code == 0 && arch_kvm_needs_probe()) {
+        code = arch_kvm_probe(machine->kvm_fd, err);
+    }
     if (code == 0) {
         code = guest_memory_init(&machine->memory, ranges, count, err);
     }

@@ -11,6 +11,7 @@
 #include "arch/x86_64/cpuid.h"
 #include "arch/x86_64/load.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -303,4 +304,16 @@ int arch_kvm_probe(int kvm_fd, struct bvmm_error *err)
     }
     free_guest(&probe);
     return ret;
+}
+
+bool arch_kvm_needs_probe(void)
+{
+    unsigned eax = 0;
+    unsigned ebx = 0;
+    unsigned ecx = 0;
+    unsigned edx = 0;
+    const bool vmx = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & (1U << 5)) != 0;
+    const bool svm = __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) != 0 && (ecx & (1U << 2)) != 0;
+
+    return !vmx && !svm;
 }
