@@ -23,6 +23,9 @@
 #define WRITABLE_DIR "/bvmm/rw"
 #define NEW_ROOT_DIR "/bvmm/new"
 #define DEVICE_WAIT_MS 2000
+/* Of the memory, where the job sets no limit. */
+#define WRITABLE_DEFAULT_SIZE "50%"
+#define RUN_DEFAULT_SIZE "25%"
 
 int root_mount_early(struct bvmm_error *err)
 {
@@ -139,15 +142,13 @@ int root_mount_image(const char *device, const char *path, const char *fstype,
     return 0;
 }
 
-static int mount_tmpfs(const char *path, uint64_t limit_bytes, const char *mode,
-                       unsigned long flags, struct bvmm_error *err)
+/* @size: as mount(8) has it: bytes, or percents of the memory. */
+static int mount_tmpfs(const char *path, const char *size, unsigned long flags,
+                       struct bvmm_error *err)
 {
     char options[64];
-    int length = snprintf(options, sizeof(options), "mode=%s", mode);
 
-    if (limit_bytes > 0) {
-        snprintf(options + length, sizeof(options) - (size_t)length, ",size=%" PRIu64, limit_bytes);
-    }
+    snprintf(options, sizeof(options), "mode=0755,size=%s", size);
     if (mount("tmpfs", path, "tmpfs", flags, options) < 0) {
         return error_set(err, BVMM_ERROR_BOOT, -errno, "cannot mount a tmpfs (%s) on %s: %s",
                          options, path, strerror(errno));
@@ -157,8 +158,13 @@ static int mount_tmpfs(const char *path, uint64_t limit_bytes, const char *mode,
 
 static int mount_overlay(uint64_t limit_bytes, struct bvmm_error *err)
 {
-    int r = mount_tmpfs(WRITABLE_DIR, limit_bytes, "0755", 0, err);
+    char size[32] = WRITABLE_DEFAULT_SIZE;
+    int r;
 
+    if (limit_bytes > 0) {
+        snprintf(size, sizeof(size), "%" PRIu64, limit_bytes);
+    }
+    r = mount_tmpfs(WRITABLE_DIR, size, 0, err);
     if (r < 0) {
         return r;
     }
@@ -174,6 +180,45 @@ static int mount_overlay(uint64_t limit_bytes, struct bvmm_error *err)
                          errno == ENODEV ? " (the kernel lacks CONFIG_OVERLAY_FS)" : "");
     }
     return 0;
+}
+
+static bool is_empty_directory(const char *path)
+{
+    DIR *directory = opendir(path);
+    const struct dirent *entry;
+    bool empty = true;
+
+    if (!directory) {
+        return true;
+    }
+    while (empty && (entry = readdir(directory)) != NULL) {
+        empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+    }
+    closedir(directory);
+    return empty;
+}
+
+/*
+ * /tmp: without the overlay in between, which is slower and cannot do all (O_TMPFILE), but in the
+ * same tmpfs and under the same limit. If the image has something in its /tmp, that stays visible,
+ * and nothing is mounted over it.
+ */
+static void mount_tmp(void)
+{
+    struct stat status;
+
+    mkdir(NEW_ROOT_DIR "/tmp", 01777);
+    if (lstat(NEW_ROOT_DIR "/tmp", &status) < 0 || !S_ISDIR(status.st_mode)) {
+        return; /* a link to somewhere: the image knows what it does */
+    }
+    chmod(NEW_ROOT_DIR "/tmp", 01777);
+    if (!is_empty_directory(NEW_ROOT_DIR "/tmp")) {
+        return;
+    }
+    if (mkdir(WRITABLE_DIR "/tmp", 01777) < 0 || chmod(WRITABLE_DIR "/tmp", 01777) < 0 ||
+        mount(WRITABLE_DIR "/tmp", NEW_ROOT_DIR "/tmp", NULL, MS_BIND, NULL) < 0) {
+        fprintf(stderr, "bvmm-init: /tmp stays on the overlay: %s\n", strerror(errno));
+    }
 }
 
 /*
@@ -203,28 +248,13 @@ int root_enter(const struct guest_job *job, struct bvmm_error *err)
         r = mount_overlay(job->tmpfs_limit_bytes, err);
     }
     if (r == 0) {
+        mount_tmp();
         r = switch_root(err);
     }
     return r;
 }
 
 /* ---- What programs expect ---------------------------------------------------------------------- */
-
-static bool is_empty_directory(const char *path)
-{
-    DIR *directory = opendir(path);
-    const struct dirent *entry;
-    bool empty = true;
-
-    if (!directory) {
-        return true;
-    }
-    while (empty && (entry = readdir(directory)) != NULL) {
-        empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-    }
-    closedir(directory);
-    return empty;
-}
 
 struct system_mount {
     const char *path;
@@ -264,25 +294,23 @@ static int mount_system(struct bvmm_error *err)
     return 0;
 }
 
-/* What an image has in /tmp stays visible; most have nothing, and get a tmpfs of its own, which is
- * faster than one below an overlay. */
-static int mount_run_and_tmp(uint64_t limit_bytes, struct bvmm_error *err)
+/* The results lie here until they are sent: what fills the rest of the writable space up does not
+ * take their room. */
+static int mount_run(uint64_t limit_bytes, struct bvmm_error *err)
 {
+    char size[32] = RUN_DEFAULT_SIZE;
     int r;
 
+    if (limit_bytes > 0) {
+        snprintf(size, sizeof(size), "%" PRIu64, limit_bytes);
+    }
     make_directories("/run", 0755);
-    r = mount_tmpfs("/run", limit_bytes, "0755", MS_PLAIN, err);
-    if (r < 0) {
-        return r;
+    r = mount_tmpfs("/run", size, MS_PLAIN, err);
+    if (r == 0) {
+        mkdir("/run/lock", 01777);
+        chmod("/run/lock", 01777);
     }
-    mkdir("/run/lock", 01777);
-    chmod("/run/lock", 01777);
-    make_directories("/tmp", 01777);
-    if (is_empty_directory("/tmp")) {
-        return mount_tmpfs("/tmp", limit_bytes, "1777", MS_PLAIN, err);
-    }
-    chmod("/tmp", 01777);
-    return 0;
+    return r;
 }
 
 static void make_device_links(void)
@@ -354,7 +382,7 @@ int root_furnish(const struct guest_job *job, struct bvmm_error *err)
     int r = mount_system(err);
 
     if (r == 0) {
-        r = mount_run_and_tmp(job->tmpfs_limit_bytes, err);
+        r = mount_run(job->tmpfs_limit_bytes, err);
     }
     if (r < 0) {
         return r;
