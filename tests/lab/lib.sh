@@ -2,6 +2,10 @@
 # What the lab's scripts and the image recipes share: the cache, locks, and trees of files from Debian packages.
 # shellcheck shell=bash
 
+# What decides the bytes of a tree or an image, beside the packages: for the keys of the cache.
+# shellcheck disable=SC2034  # read by the scripts that source this file
+readonly LAB_TREE_FUNCTIONS=(lab_extract lab_finish_tree lab_compile_python lab_trim_tree lab_squash)
+
 # lab_fail MESSAGE...: the caller's name, the message, status $LAB_FAIL_STATUS (1 unless set).
 lab_fail() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -115,11 +119,14 @@ lab_squash() {
 }
 
 # lab_cached ENTRY MAKER ARG...: fills the directory ENTRY once. MAKER gets an empty directory beside it and its ARGs;
-# only a complete directory gets its name. Two callers at a time: the second waits.
+# only a complete directory gets its name. Two callers at a time: the second waits. What nobody used for two weeks goes.
 lab_cached() {
     local entry=$1 maker=$2 lock
     shift 2
-    [ ! -d "$entry" ] || return 0
+    if [ -d "$entry" ]; then
+        touch "$entry"
+        return 0
+    fi
     mkdir -p "${entry%/*}"
     exec {lock}>"${entry%/*}/.lock-${entry##*/}"
     flock "$lock"
@@ -128,6 +135,7 @@ lab_cached() {
         mkdir "${entry%/*}/.new-${entry##*/}.$$"
         "$maker" "${entry%/*}/.new-${entry##*/}.$$" "$@"
         mv "${entry%/*}/.new-${entry##*/}.$$" "$entry"
+        find "${entry%/*}" -mindepth 1 -maxdepth 1 -mtime +14 -exec rm -rf {} +
     fi
     flock -u "$lock"
     exec {lock}>&-

@@ -9,13 +9,11 @@ readonly LAB_PACKAGES=(base-files bash dash coreutils util-linux mount procps ip
 
 # lab_key ARCH KIND PACKAGE...
 lab_key() {
-    local directory=${BASH_SOURCE[0]%/*}
     {
-        echo "$@"
+        echo "$@" "${lab_modules[@]}"
         lab_versions "${@:3}" "$lab_kernel_package" 2>/dev/null
-        sha256sum <"$directory/lib.sh"
-        sha256sum <"$directory/prepare.sh"
-        sha256sum <"$directory/arch/$1.sh"
+        # The functions themselves: a comment changes nothing that they make.
+        declare -f lab_make lab_make_initrd lab_prune_modules lab_install_kernel "${LAB_TREE_FUNCTIONS[@]}"
     } | sha256sum | cut -c 1-24
 }
 

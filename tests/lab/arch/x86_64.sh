@@ -11,7 +11,7 @@ lab_console='console=ttyS0'
 
 # lab_qemu_machine CPUS: the arguments of QEMU that are the architecture's own.
 lab_qemu_machine() {
-    qemu_machine=(-machine 'q35,memory-backend=ram,i8042=off,usb=off,vmport=off' -accel tcg,thread=multi
+    qemu_machine=(-machine 'q35,memory-backend=ram,i8042=off,usb=off,vmport=off'
         -cpu 'EPYC,+svm,+npt,-xsave,-xsavec,-xsaveopt,-xgetbv1,-avx,-avx2,-fma,-f16c' -smp "$1" -no-hpet)
 }
 
