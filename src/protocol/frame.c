@@ -125,15 +125,21 @@ static void skip_candidate(struct frame_decoder *decoder, bool damaged)
 {
     size_t from = decoder->start + 1;
     const uint8_t *next = NULL;
+    size_t passed;
 
     if (from < decoder->used) {
         next = memchr(decoder->buffer + from, decoder->prefix[0], decoder->used - from);
     }
     from = next ? (size_t)(next - decoder->buffer) : decoder->used;
     if (damaged) {
+        size_t extent = min_u64(decoder->used - decoder->start, decoder->want);
+
         decoder->damaged_frames++;
-        decoder->damaged_bytes += from - decoder->start;
+        decoder->damage_left = extent > decoder->damage_left ? extent : decoder->damage_left;
     }
+    passed = min_u64(from - decoder->start, decoder->damage_left);
+    decoder->damaged_bytes += passed;
+    decoder->damage_left -= passed;
     decoder->start = from;
     decoder->want = FRAME_PREFIX_BYTES;
 }
@@ -153,6 +159,7 @@ static void judge(struct frame_decoder *decoder, bool cut)
         if (verdict == VERDICT_FRAME) {
             give_text(decoder, decoder->buffer + text, decoder->start - text);
             decoder->frames++;
+            decoder->damage_left = 0;
             decoder->ops->on_frame(decoder->context, &header,
                                    decoder->buffer + decoder->start + sizeof(header));
             decoder->start += decoder->want;

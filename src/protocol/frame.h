@@ -59,6 +59,7 @@ struct frame_decoder {
     size_t start;             /* of the candidate in buffer */
     size_t used;              /* bytes in buffer, what lies before start included */
     size_t want;              /* bytes that the candidate needs before it can be judged further */
+    size_t damage_left;       /* bytes from start on that a damaged frame took up */
     size_t digest_credit;     /* bytes of digest that have been earned */
     uint8_t prefix[FRAME_PREFIX_BYTES];
     uint8_t buffer[2 * FRAME_MAX_BYTES]; /* room to go on without moving it all down each time */
