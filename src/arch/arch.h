@@ -10,6 +10,7 @@
  *     arch_memory_layout()          where RAM lies; then guest_memory_init(), KVM memory slots
  *     kvm_create_vm(kvm_fd, arch_vm_type(kvm_fd), ...)
  *     arch_vm_new()                 before the first vCPU
+ *     arch_vm_add_legacy_timer()    only for a kernel that is not the bundled one
  *     kvm_create_vcpu() and arch_vcpu_init()   for every vCPU, 0 first
  *     arch_vm_finish()              after the last vCPU; now irqfds may be connected
  *     arch_cmdline()                what the kernel must be told about the devices
@@ -81,6 +82,13 @@ unsigned long arch_vm_type(int kvm_fd);
  */
 int arch_vm_new(int kvm_fd, int vm_fd, unsigned vcpus, struct arch_vm **ret_vm,
                 struct bvmm_error *err) must_check;
+
+/*
+ * arch_vm_add_legacy_timer - give the machine a timer that kernels without paravirtual clock need.
+ * The bundled kernel has the clock (x86: KVM's) and is better off without: the x86 PIT costs the
+ * host a kernel thread. After arch_vm_new(), before the first vCPU runs; twice is fine.
+ */
+int arch_vm_add_legacy_timer(struct arch_vm *vm, struct bvmm_error *err) must_check;
 
 /* Features, identity and reset state of one new vCPU. 0, or -errno with *err (kind VCPU). */
 int arch_vcpu_init(struct arch_vm *vm, unsigned index, int vcpu_fd, struct bvmm_error *err)
@@ -162,6 +170,9 @@ int arch_kernel_check(const struct arch_blob *kernel, struct bvmm_error *err) mu
 
 /*
  * arch_kvm_probe - run a few instructions that a KVM without hardware underneath cannot.
+ * Making and ending a VM has its price: call it to explain a failure or to choose where to run
+ * tests, rather than before every run (a vCPU on such a host stops within a millisecond, with
+ * KVM_EXIT_INTERNAL_ERROR).
  * @kvm_fd: from kvm_open().
  * Makes a VM of its own with one vCPU and ends it. Takes a few milliseconds, never more than a
  * second: it uses ARCH_PROBE_SIGNAL, whose action it restores.

@@ -4,8 +4,9 @@
  *
  * There is no PIT. Linux takes the TSC's frequency from KVM's clock and its timer interrupts from
  * the local APIC in TSC-deadline mode, so it never misses it, and the host is spared the kvm-pit
- * kernel thread. A host without TSC-deadline timers (KVM_CAP_TSC_DEADLINE_TIMER) gets the PIT,
- * which Linux then needs to find out how fast the local APIC counts.
+ * kernel thread. On a host without TSC-deadline timers (KVM_CAP_TSC_DEADLINE_TIMER) there is one,
+ * because Linux needs it to find out how fast the local APIC counts; and for kernels that may lack
+ * KVM's clock, by arch_vm_add_legacy_timer().
  */
 #include "arch/arch.h"
 #include "arch/kvm.h"
@@ -23,6 +24,7 @@ struct arch_vm {
     int vm_fd;
     unsigned vcpus;
     bool tsc_deadline;
+    bool has_pit;
     struct cpuid_table supported;
     struct cpuid_table table; /* of the vCPU in hand */
 };
@@ -75,10 +77,9 @@ static int vcpu_ioctl(int fd, unsigned long request, void *argument, unsigned in
 }
 
 /* The fixed places that KVM needs in the guest's address space, and interrupt controllers. */
-static int create_chips(const struct arch_vm *vm, struct bvmm_error *err)
+static int create_chips(struct arch_vm *vm, struct bvmm_error *err)
 {
     uint64_t identity_map = X86_IDENTITY_MAP;
-    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
     int ret = 0;
 
     if (kvm_extension(vm->kvm_fd, KVM_CAP_SET_IDENTITY_MAP_ADDR) > 0) {
@@ -92,7 +93,7 @@ static int create_chips(const struct arch_vm *vm, struct bvmm_error *err)
         ret = vm_ioctl(vm->vm_fd, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", err);
     }
     if (ret == 0 && !vm->tsc_deadline) {
-        ret = vm_ioctl(vm->vm_fd, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", err);
+        ret = arch_vm_add_legacy_timer(vm, err);
     }
     return ret;
 }
@@ -134,6 +135,19 @@ int arch_vm_new(int kvm_fd, int vm_fd, unsigned vcpus, struct arch_vm **ret_vm,
     }
     *ret_vm = vm;
     return 0;
+}
+
+int arch_vm_add_legacy_timer(struct arch_vm *vm, struct bvmm_error *err)
+{
+    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+    int ret;
+
+    if (vm->has_pit) {
+        return 0;
+    }
+    ret = vm_ioctl(vm->vm_fd, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", err);
+    vm->has_pit = ret == 0;
+    return ret;
 }
 
 int arch_vm_finish(struct arch_vm *vm, struct bvmm_error *err)
