@@ -304,8 +304,9 @@ static void make_wire(struct seeded_random *r, struct wire *wire, bool with_dama
                 wire->good_frames++; /* in front of it: no harm */
             }
             break;
-        default: /* cut off */
-            wire->count -= count - at;
+        default: /* cut off; what comes next must not by chance be what was cut */
+            frame[at] ^= 0xff;
+            wire->count -= count - at - 1;
             break;
         }
     }
