@@ -75,7 +75,8 @@ static bool next_word(const char **at, const char *end, struct word *ret_word)
     ret_word->start = *at;
     ret_word->length = (size_t)((blank ? blank : end) - *at);
     *at = blank ? blank + 1 : end;
-    return ret_word->length > 0;
+    /* A blank has a word before it and one behind it. */
+    return ret_word->length > 0 && !(blank && *at == end);
 }
 
 static bool word_is(const struct word *word, const char *text)

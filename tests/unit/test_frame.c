@@ -251,7 +251,8 @@ static void test_finish_gives_the_rest(void **state)
     output_free(output);
 }
 
-/* ---- Random streams ---------------------------------------------------------------------------- */
+/* ---- Random streams ----------------------------------------------------------------------------
+ */
 
 /* Text that likes to look like a frame. */
 static size_t put_text(struct seeded_random *r, uint8_t *to)
@@ -333,8 +334,7 @@ static void test_random_streams(void **state)
             assert_int_equal(cut->count, wire.count);
             assert_memory_equal(cut->bytes, wire.bytes, wire.count);
             assert_int_equal(cut->frames, whole->frames);
-            assert_memory_equal(cut->sequences, whole->sequences,
-                                whole->frames * sizeof(uint32_t));
+            assert_memory_equal(cut->sequences, whole->sequences, whole->frames * sizeof(uint32_t));
             output_free(cut);
         }
         output_free(whole);
@@ -345,8 +345,7 @@ static void test_random_streams(void **state)
 static void fill_with_headers(uint8_t *bytes, size_t count, size_t distance)
 {
     for (size_t i = 0; i + distance <= count; i += distance) {
-        struct frame_header header = {.type = FRAME_DATA,
-                                      .payload_bytes = FRAME_PAYLOAD_MAX_BYTES};
+        struct frame_header header = {.type = FRAME_DATA, .payload_bytes = FRAME_PAYLOAD_MAX_BYTES};
 
         memcpy(header.mark, FRAME_MARK, FRAME_MARK_BYTES);
         memcpy(header.nonce, nonce, NONCE_BYTES);
@@ -424,7 +423,8 @@ static void test_frame_after_hostile_input(void **state)
     }
 }
 
-/* ---- Frames only -------------------------------------------------------------------------------- */
+/* ---- Frames only --------------------------------------------------------------------------------
+ */
 
 static void test_pure_mode(void **state)
 {

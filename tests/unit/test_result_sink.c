@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * test_result_sink.c: frames into the run record. What a stream says to be complete must be what was
- * sent; what is not complete must be a beginning of it.
+ * test_result_sink.c: frames into the run record. What a stream says to be complete must be what
+ * was sent; what is not complete must be a beginning of it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -106,8 +106,7 @@ static void test_a_whole_run(void **state)
                      RESULT_NOTHING);
     assert_int_equal(record->streams[STREAM_STDOUT].state, STREAM_OPEN);
     assert_int_equal(record->streams[STREAM_STDOUT].via, VIA_SERIAL);
-    assert_int_equal(send_frame(&s, FRAME_DATA, STREAM_STDOUT, 6, "world", 5).kind,
-                     RESULT_NOTHING);
+    assert_int_equal(send_frame(&s, FRAME_DATA, STREAM_STDOUT, 6, "world", 5).kind, RESULT_NOTHING);
     e = send_frame(&s, FRAME_STREAM_END, STREAM_STDOUT, 11, NULL, 0);
     assert_int_equal(e.kind, RESULT_STREAM_END);
     assert_int_equal(e.stream, STREAM_STDOUT);
@@ -339,7 +338,8 @@ static void test_fall_back(void **state)
     record_destroy(record);
 }
 
-/* ---- Damage at random --------------------------------------------------------------------------- */
+/* ---- Damage at random ---------------------------------------------------------------------------
+ */
 
 struct planned {
     struct frame_header header;
@@ -353,8 +353,7 @@ static const enum stream_id planned_streams[] = {STREAM_EXIT_CODE, STREAM_STDERR
 
 /* Frames of four streams, as init sends them. */
 static size_t make_plan(struct seeded_random *r, struct planned *plan,
-                        uint8_t content[STREAM_COUNT][STREAM_BYTES],
-                        uint64_t lengths[STREAM_COUNT])
+                        uint8_t content[STREAM_COUNT][STREAM_BYTES], uint64_t lengths[STREAM_COUNT])
 {
     size_t count = 0;
 
