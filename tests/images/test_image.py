@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """bvmm-image: what reaches the image, and that equal input gives equal bytes."""
 
+import fcntl
 import hashlib
 import json
 import os
+import pty
 import shutil
 import struct
 import subprocess
+import termios
 import unittest
 
-from support import (BLOCKDEV, CHARDEV, DIRECTORY, LINK, NOBODY, OLD_TIME_S, SYMLINK, TOP, Entry,
-                     ImageTest, data_of, directory, layer_bytes, load, run, sha)
+from support import (BLOCKDEV, BVMM_IMAGE, CHARDEV, DIRECTORY, LINK, NOBODY, OLD_TIME_S, SYMLINK, TOP,
+                     Entry, ImageTest, data_of, directory, layer_bytes, load, run, sha)
 
 CONFIG = ("--config.entrypoint", "/bin/tool", "--config.cmd", "run", "--config.cmd", "a b",
           "--config.env", "A=1=2", "--config.workingdir", "/data", "--config.user", "1000:100")
@@ -445,6 +448,35 @@ class Packages(ImageTest):
         for name in ("/etc/resolv.conf", "/etc/hostname", "/etc/machine-id"):
             self.assertNotIn(name, rows)
         self.assertEqual([n for n in rows if n.startswith("/etc/apt/sources.list.d/")], [])
+
+
+class Terminal(ImageTest):
+    def test_progress_on_a_terminal_only(self):
+        layout = self.oci([base_layer(), upper_layer()])
+        self.make(layout)
+        self.assertEqual(self.said, "")
+        shown = self.in_terminal(BVMM_IMAGE, layout, self.path("o"))
+        for word in ("reading", "checking 2 layers", "unpacking layer 2 of 2", "100%", "KiB"):
+            self.assertIn(word, shown)
+        self.assertEqual(self.in_terminal(BVMM_IMAGE, "--quiet", layout, self.path("o")), "")
+        self.make(layout, "--verbose")
+        self.assertIn("unpacking 2 layers", self.said)
+
+    def in_terminal(self, *argv):
+        """What a program shows on a terminal of its own."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        process = subprocess.Popen(argv, env=self.env, stdin=slave, stdout=slave, stderr=slave)
+        os.close(slave)
+        shown = b""
+        try:
+            while piece := os.read(master, 65536):
+                shown += piece
+        except OSError:
+            pass  # the last one has closed it
+        os.close(master)
+        self.assertEqual(process.wait(), 0, shown)
+        return shown.decode(errors="replace")
 
 
 class Missing(ImageTest):

@@ -3,6 +3,7 @@
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import resource
@@ -62,7 +63,7 @@ def install_signal_handlers():
             signal.signal(signum, on_signal)
 
 
-def run_main(name, main):
+def run_main(name, main, failure_status=1):
     """Run main(argv) as the whole program: errors become one message, signals 128+n."""
     install_signal_handlers()
     try:
@@ -70,14 +71,14 @@ def run_main(name, main):
         sys.stdout.flush()
     except ToolError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        code = 1
+        code = failure_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains at its exit
-        code = 1
+        code = 128 + signal.SIGPIPE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"{name}: {where}{error.strerror or error}", file=sys.stderr)
-        code = 1
+        code = failure_status
     except Interrupted as interrupt:
         print(f"{name}: stopped by {signal.Signals(interrupt.signum).name}", file=sys.stderr)
         code = 128 + interrupt.signum
@@ -120,6 +121,27 @@ class Progress:
         sys.stderr.write("\r" + line.ljust(self._last_len))
         sys.stderr.flush()
         self._last_len = len(line)
+
+
+def find_bvmm(tools_directory):
+    """The bvmm to run: $BVMM, the one beside this tool, the newest build of the source tree that
+    this tool is in, or the one in PATH."""
+    chosen = os.environ.get("BVMM")
+    if chosen:
+        path = shutil.which(chosen)
+        if path is None:
+            raise ToolError(f"BVMM={chosen}: is no program that can be run")
+        return path
+    beside = os.path.join(tools_directory, "bvmm")
+    if os.access(beside, os.X_OK) and os.path.isfile(beside):
+        return beside
+    builds = glob.glob(os.path.join(tools_directory, "..", "build", "*", "src", "bvmm"))
+    if builds:
+        return os.path.realpath(max(builds, key=os.path.getmtime))
+    path = shutil.which("bvmm")
+    if path is None:
+        raise ToolError("bvmm is not installed: build it, or say where it is with BVMM=/path/to/bvmm")
+    return path
 
 
 def human_bytes(count):

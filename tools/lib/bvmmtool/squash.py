@@ -2,9 +2,11 @@
 """Make a squashfs from a tree, so that equal input gives equal bytes."""
 
 import hashlib
+import json
 import os
 import shlex
 import stat
+import subprocess
 import sys
 
 from . import common
@@ -256,3 +258,26 @@ def describe_squashfs(path, config):
     """The JSON that stands beside an image: its configuration, and which bytes it belongs to."""
     return {**config, "format": FORMAT,
             "squashfs": {"bytes": os.path.getsize(path), "sha256": sha256_file(path)}}
+
+
+def config_of(path, check_bytes=False):
+    """An image's configuration and where it was found: beside it, else inside; (None, None) if it
+    has none. check_bytes: read the whole image to see that the two belong together."""
+    beside = path + ".json"
+    if os.path.exists(beside):
+        config = check_config(common.read_json(beside, "the image's configuration"), beside)
+        said = config.get("squashfs") or {}
+        if said.get("bytes") != os.path.getsize(path) \
+                or (check_bytes and said.get("sha256") != sha256_file(path)):
+            raise ToolError(f"{beside}: belongs to another image than {path}: convert it again")
+        return config, "beside"
+    try:
+        inside = common.run_child(["unsquashfs", "-cat", path, CONFIG_PATH],
+                                  doing=f"{path}: reading {CONFIG_PATH}", stdout=subprocess.PIPE)
+    except ToolError:
+        return None, None  # images of others have none
+    where = f"{path}:/{CONFIG_PATH}"
+    try:
+        return check_config(json.loads(inside), where), "inside"
+    except (ValueError, RecursionError) as error:
+        raise ToolError(f"{where}: not valid JSON: {error}") from None
