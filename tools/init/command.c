@@ -154,6 +154,7 @@ static void reset_signals(void)
 static void leave_init(const struct command_spec *spec, struct command_shared *shared)
 {
     struct rlimit files = {.rlim_cur = OPEN_FILES_SOFT, .rlim_max = OPEN_FILES_HARD};
+    struct rlimit inherited = files;
     int fd;
 
     setsid();
@@ -169,7 +170,10 @@ static void leave_init(const struct command_spec *spec, struct command_shared *s
     }
     reset_signals();
     umask(022);
-    setrlimit(RLIMIT_NOFILE, &files);
+    if (setrlimit(RLIMIT_NOFILE, &files) < 0 && getrlimit(RLIMIT_NOFILE, &inherited) == 0) {
+        inherited.rlim_cur = min_u64(inherited.rlim_max, OPEN_FILES_SOFT);
+        setrlimit(RLIMIT_NOFILE, &inherited);
+    }
 }
 
 /* Descriptors that lie where they are not wanted are moved out of the way first. */
