@@ -170,9 +170,8 @@ int arch_kernel_check(const struct arch_blob *kernel, struct bvmm_error *err) mu
 
 /*
  * arch_kvm_probe - run a few instructions that a KVM without hardware underneath cannot.
- * Making and ending a VM has its price: call it to explain a failure or to choose where to run
- * tests, rather than before every run (a vCPU on such a host stops within a millisecond, with
- * KVM_EXIT_INTERNAL_ERROR).
+ * Making and ending a VM has its price: call it to explain a failure, to choose where to run tests,
+ * or where arch_kvm_needs_probe() says so, rather than before every run.
  * @kvm_fd: from kvm_open().
  * Makes a VM of its own with one vCPU and ends it. Takes a few milliseconds, never more than a
  * second: it uses ARCH_PROBE_SIGNAL, whose action it restores.
