@@ -233,12 +233,10 @@ static void lane_made_room(struct mailbox *mailbox, struct lane *lane)
  */
 static bool lane_fetch_head(struct mailbox *mailbox, struct lane *lane)
 {
-    if (lane->taken == 0) {
-        unsigned waiting = ck_ring_size(&lane->ring);
+    const unsigned waiting = ck_ring_size(&lane->ring);
 
-        if (waiting > mailbox->stats->mailbox_high_water) {
-            mailbox->stats->mailbox_high_water = waiting;
-        }
+    if (waiting > mailbox->stats->mailbox_high_water) {
+        mailbox->stats->mailbox_high_water = waiting;
     }
     if (!ck_ring_dequeue_spsc_msg(&lane->ring, lane->slots, &lane->head)) {
         if (lane->taken > 0) {
