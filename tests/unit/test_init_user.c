@@ -117,8 +117,9 @@ static void test_groups(void **state)
 
 static void test_unknown(void **state)
 {
-    static const char *const bad[] = {"nobody", "joe:none", "-1", "1x", "4294967295",
-                                      "99999999999999999999", "joe:", "joe:4294967295", "jo e"};
+    static const char *const bad[] = {"nobody", "joe:none",       "-1",
+                                      "1x",     "4294967295",     "99999999999999999999",
+                                      "joe:",   "joe:4294967295", "jo e"};
     struct user user;
     struct bvmm_error err;
 
@@ -151,8 +152,10 @@ static void test_image_without_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),   cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_groups),  cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_unknown),
         cmocka_unit_test(test_image_without_files),
     };
 

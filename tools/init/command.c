@@ -38,7 +38,8 @@ struct command_shared {
     char what[256];
 };
 
-/* ---- Environment and search -------------------------------------------------------------------- */
+/* ---- Environment and search --------------------------------------------------------------------
+ */
 
 const char *environment_get(char *const *env, const char *name)
 {
@@ -128,7 +129,8 @@ int command_exit_code(int wait_status)
     return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
-/* ---- The child -------------------------------------------------------------------------------- */
+/* ---- The child --------------------------------------------------------------------------------
+ */
 
 static _Noreturn void child_failed(struct command_shared *shared, int error, const char *what)
 {
@@ -277,7 +279,8 @@ static _Noreturn void child_main(const struct command_spec *spec, struct command
     _exit(found);
 }
 
-/* ---- The parent ------------------------------------------------------------------------------- */
+/* ---- The parent -------------------------------------------------------------------------------
+ */
 
 void command_block_signals(void)
 {
@@ -353,9 +356,10 @@ int command_prepare(struct command *command, const struct command_spec *spec,
     int r;
 
     if (stat(spec->workdir, &status) < 0 || !S_ISDIR(status.st_mode)) {
-        return error_set(err, BVMM_ERROR_BOOT, -ENOTDIR,
-                         "workdir '%.500s' is no directory of the image; expected one that is there",
-                         spec->workdir);
+        return error_set(
+            err, BVMM_ERROR_BOOT, -ENOTDIR,
+            "workdir '%.500s' is no directory of the image; expected one that is there",
+            spec->workdir);
     }
     command->shared = mmap(NULL, sizeof(*command->shared), PROT_READ | PROT_WRITE,
                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -51,7 +51,8 @@ struct delivery {
     uint8_t chunk[CHUNK_BYTES];
 };
 
-/* ---- What is to be sent ------------------------------------------------------------------------ */
+/* ---- What is to be sent ------------------------------------------------------------------------
+ */
 
 static struct manifest_entry *add_entry(struct delivery *d, enum manifest_name name,
                                         uint64_t size_bytes, const char *path)
@@ -133,8 +134,7 @@ static int add_outputs(struct delivery *d, struct outputs *outputs, uint64_t lim
         };
     }
     d->outputs = outputs;
-    add_stream(d, STREAM_OUTPUT, 5005, entry, d->output_pieces,
-               (size_t)(piece - d->output_pieces));
+    add_stream(d, STREAM_OUTPUT, 5005, entry, d->output_pieces, (size_t)(piece - d->output_pieces));
     return 0;
 }
 
@@ -153,7 +153,8 @@ static int collect(struct delivery *d, const struct results *results)
     return results->outputs ? add_outputs(d, results->outputs, limit[STREAM_OUTPUT]) : 0;
 }
 
-/* ---- Announcements ----------------------------------------------------------------------------- */
+/* ---- Announcements -----------------------------------------------------------------------------
+ */
 
 static int announce_text(struct link *link, const char *text, size_t bytes)
 {
@@ -182,8 +183,7 @@ static int announce(struct delivery *d)
         length += manifest_print(text + length, sizeof(text) - length, &d->entries[i]);
     }
     for (size_t i = 0; d->outputs && i < d->outputs->missing_count; i++) {
-        length +=
-            manifest_print(text + length, sizeof(text) - length, &d->outputs->missing[i]);
+        length += manifest_print(text + length, sizeof(text) - length, &d->outputs->missing[i]);
     }
     r = announce_text(d->link, text, length);
     if (r == -EAGAIN) {
@@ -192,13 +192,15 @@ static int announce(struct delivery *d)
     return r;
 }
 
-/* ---- Streams ----------------------------------------------------------------------------------- */
+/* ---- Streams -----------------------------------------------------------------------------------
+ */
 
 /* Where a stream stands while it is sent. */
 struct progress {
     size_t piece;
     uint64_t in_piece_bytes;
     uint64_t bytes;
+    bool failed; /* a file could not be read on */
     struct sha256_ctx stream_sha256;
     struct sha256_ctx piece_sha256;
 };
@@ -239,6 +241,9 @@ static ssize_t next_chunk(struct delivery *d, const struct stream *stream, struc
         sha256_init(&at->stream_sha256);
         sha256_init(&at->piece_sha256);
     }
+    if (at->failed) {
+        return -EIO;
+    }
     while (at->piece < stream->piece_count && filled < CHUNK_BYTES) {
         const struct piece *piece = &stream->pieces[at->piece];
 
@@ -247,7 +252,8 @@ static ssize_t next_chunk(struct delivery *d, const struct stream *stream, struc
                 read_piece(piece, at->in_piece_bytes, d->chunk + filled, CHUNK_BYTES - filled);
 
             if (got < 0) {
-                return got;
+                at->failed = true; /* what came before it is still sent */
+                break;
             }
             sha256_update(&at->piece_sha256, (size_t)got, d->chunk + filled);
             filled += (size_t)got;
@@ -262,13 +268,14 @@ static ssize_t next_chunk(struct delivery *d, const struct stream *stream, struc
     }
     sha256_update(&at->stream_sha256, filled, d->chunk);
     at->bytes += filled;
-    return (ssize_t)filled;
+    return at->failed && filled == 0 ? -EIO : (ssize_t)filled;
 }
 
 /* A file that cannot be read to its end cuts its stream: the announced size tells the host. */
 static void report_cut(const struct stream *stream, const struct progress *at)
 {
-    fprintf(stderr, "bvmm-init: a file of stream %u could not be read; it is cut after %llu bytes\n",
+    fprintf(stderr,
+            "bvmm-init: a file of stream %u could not be read; it is cut after %llu bytes\n",
             (unsigned)stream->id, (unsigned long long)at->bytes);
 }
 
@@ -387,6 +394,16 @@ static int send_everything(struct delivery *d)
     }
     if (r == 0) {
         r = announce(d);
+    }
+    if (r == 0) {
+        r = link_send(d->link, FRAME_BYE, 0, 0, NULL, 0);
+    }
+    if (r == -EAGAIN) {
+        /* The connection broke some time ago: what it was told last may not have arrived. */
+        r = announce(d);
+        if (r == 0) {
+            r = link_say(d->link, FRAME_BYE, NULL, 0);
+        }
     }
     return r;
 }

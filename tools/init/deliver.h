@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * deliver.h: sends what the command left: announcement, streams, announcement with digests.
+ * deliver.h: sends what the command left: announcement, streams, announcement with digests, bye.
  *
  * Thread: init has but one. Blocks while the host takes the bytes, never longer than
  * LINK_PATIENCE_MS without progress.

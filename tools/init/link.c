@@ -43,7 +43,8 @@ void link_init(struct link *link, const uint8_t nonce[NONCE_BYTES])
     memcpy(link->nonce, nonce, NONCE_BYTES);
 }
 
-/* ---- Serial ----------------------------------------------------------------------------------- */
+/* ---- Serial -----------------------------------------------------------------------------------
+ */
 
 /* Bytes go through as they are: no newline is translated, nothing is echoed, nothing stops us. */
 static void make_raw(int fd)
@@ -116,7 +117,8 @@ void link_quiet(const struct link *link, bool quiet)
     }
 }
 
-/* ---- Vsock ------------------------------------------------------------------------------------ */
+/* ---- Vsock ------------------------------------------------------------------------------------
+ */
 
 static int wait_connected(int fd)
 {
@@ -157,7 +159,8 @@ int link_connect_vsock(uint32_t port)
     return fd;
 }
 
-/* ---- Frames ----------------------------------------------------------------------------------- */
+/* ---- Frames -----------------------------------------------------------------------------------
+ */
 
 int write_fully(int fd, const void *bytes, size_t count)
 {
@@ -268,5 +271,14 @@ int link_say(struct link *link, enum frame_type type, const void *payload, size_
     if (r == -EAGAIN) {
         r = link_send(link, type, 0, 0, payload, bytes);
     }
+    return r;
+}
+
+int link_say_end(struct link *link, const struct frame_end *end)
+{
+    int r = link_say(link, FRAME_END, end, sizeof(*end));
+
+    link->end = *end;
+    link->said_end = true;
     return r;
 }

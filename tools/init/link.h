@@ -55,6 +55,9 @@ int link_send(struct link *link, enum frame_type type, enum stream_id stream, ui
 /* One frame that is no part of anything larger: sent again by itself after a fall back. */
 int link_say(struct link *link, enum frame_type type, const void *payload, size_t bytes);
 
+/* FRAME_END; it is said again after every later fall back. */
+int link_say_end(struct link *link, const struct frame_end *end);
+
 /* Give vsock up. Return: 0, or -errno if serial does not work either. */
 int link_fall_back(struct link *link);
 

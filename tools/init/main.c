@@ -79,7 +79,8 @@ static void check(struct init *init, int r, const struct bvmm_error *err)
     }
 }
 
-/* ---- Before the command ------------------------------------------------------------------------ */
+/* ---- Before the command ------------------------------------------------------------------------
+ */
 
 /* A file into memory; NULL: not there. Not freed: it is needed until the end. */
 static uint8_t *read_file(const char *path, size_t *ret_count)
@@ -128,8 +129,8 @@ static void take_stdin_file(struct init *init)
     unlink(GUEST_JOB_STDIN_PATH);
 }
 
-/* The command's user owns what it reads and writes, so that it can open /dev/stdin and the others by
- * name too. */
+/* The command's user owns what it reads and writes, so that it can open /dev/stdin and the others
+ * by name too. */
 static int open_stdin(struct init *init, struct bvmm_error *err)
 {
     if (init->stdin_fd < 0) {
@@ -192,7 +193,8 @@ static void set_own_oom_score(void)
     }
 }
 
-/* ---- The command -------------------------------------------------------------------------------- */
+/* ---- The command --------------------------------------------------------------------------------
+ */
 
 static int run_command(struct init *init, struct frame_end *ret_end, struct bvmm_error *err)
 {
@@ -226,7 +228,8 @@ static int run_command(struct init *init, struct frame_end *ret_end, struct bvmm
     return 0;
 }
 
-/* ---- After the command -------------------------------------------------------------------------- */
+/* ---- After the command --------------------------------------------------------------------------
+ */
 
 static void write_exit_code(const char *text)
 {
@@ -280,15 +283,10 @@ static void send_results(struct init *init, const struct frame_end *end)
     snprintf(code, sizeof(code), "%d", command_exit_code(end->wait_status));
     write_exit_code(code);
     link_quiet(&init->link, true);
-    init->link.end = *end;
-    init->link.said_end = true;
-    r = link_say(&init->link, FRAME_END, end, sizeof(*end));
+    r = link_say_end(&init->link, end);
     results.outputs = find_outputs(init);
     if (r == 0) {
         r = deliver(&init->link, &results);
-    }
-    if (r == 0) {
-        r = link_say(&init->link, FRAME_BYE, NULL, 0);
     }
     link_quiet(&init->link, false);
     if (r < 0) {
@@ -300,8 +298,9 @@ static void send_results(struct init *init, const struct frame_end *end)
 static void refuse_other_places(void)
 {
     if (getpid() != 1 || access(GUEST_JOB_PATH, R_OK) < 0) {
-        fprintf(stderr, "bvmm-init is the first process of bvmm's guests, and of use there only: "
-                        "it needs to be process 1 and %s to be there\n",
+        fprintf(stderr,
+                "bvmm-init is the first process of bvmm's guests, and of use there only: "
+                "it needs to be process 1 and %s to be there\n",
                 GUEST_JOB_PATH);
         _exit(EXIT_NOT_EXECUTABLE);
     }

@@ -71,9 +71,9 @@ static void note_missing(struct outputs *outputs, const char *path, enum manifes
 }
 
 /*
- * A file that does not tell its size (those of /proc and /sys say 0 or a page, whatever is in them):
- * take what it has now. Nothing here waits: the descriptor does not block.
- * Return: a descriptor of the copy, or -errno.
+ * A file that does not tell its size (those of /proc and /sys say 0 or a page, whatever is in
+ * them): take what it has now. Nothing here waits: the descriptor does not block. Return: a
+ * descriptor of the copy, or -errno.
  */
 static int copy_file(const char *path, int fd, uint64_t max_bytes)
 {

@@ -62,7 +62,8 @@ int make_directories(const char *path, mode_t mode)
     return 0;
 }
 
-/* ---- Images ----------------------------------------------------------------------------------- */
+/* ---- Images -----------------------------------------------------------------------------------
+ */
 
 /* Drivers may come up after init does. */
 static void wait_for_device(const char *device)
@@ -123,10 +124,10 @@ static int mount_any(const char *device, const char *path, struct bvmm_error *er
     if (mounted) {
         return 0;
     }
-    return error_set(err, BVMM_ERROR_BOOT, -EINVAL,
-                     "cannot mount %s as any file system that the guest's kernel knows (tried:%s); %s",
-                     device, tried,
-                     access(device, F_OK) < 0 ? "it sees no such disk" : "is the file an image?");
+    return error_set(
+        err, BVMM_ERROR_BOOT, -EINVAL,
+        "cannot mount %s as any file system that the guest's kernel knows (tried:%s); %s", device,
+        tried, access(device, F_OK) < 0 ? "it sees no such disk" : "is the file an image?");
 }
 
 int root_mount_image(const char *device, const char *path, const char *fstype,
@@ -175,8 +176,8 @@ static int mount_overlay(uint64_t limit_bytes, struct bvmm_error *err)
     if (mount("overlay", NEW_ROOT_DIR, "overlay", 0,
               "lowerdir=" IMAGE_DIR ",upperdir=" WRITABLE_DIR "/upper,workdir=" WRITABLE_DIR
               "/work") < 0) {
-        return error_set(err, BVMM_ERROR_BOOT, -errno,
-                         "cannot lay a tmpfs over the image: %s%s", strerror(errno),
+        return error_set(err, BVMM_ERROR_BOOT, -errno, "cannot lay a tmpfs over the image: %s%s",
+                         strerror(errno),
                          errno == ENODEV ? " (the kernel lacks CONFIG_OVERLAY_FS)" : "");
     }
     return 0;
@@ -254,7 +255,8 @@ int root_enter(const struct guest_job *job, struct bvmm_error *err)
     return r;
 }
 
-/* ---- What programs expect ---------------------------------------------------------------------- */
+/* ---- What programs expect ----------------------------------------------------------------------
+ */
 
 struct system_mount {
     const char *path;
@@ -267,13 +269,13 @@ struct system_mount {
 #define MS_PLAIN (MS_NOSUID | MS_NODEV)
 
 static const struct system_mount system_mounts[] = {
-    {"/proc",          "proc",     MS_PLAIN | MS_NOEXEC,   NULL,                          true },
-    {"/sys",           "sysfs",    MS_PLAIN | MS_NOEXEC,   NULL,                          false},
-    {"/dev",           "devtmpfs", MS_NOSUID,              NULL,                          true },
-    {"/dev/pts",       "devpts",   MS_NOSUID | MS_NOEXEC,  "gid=5,mode=620,ptmxmode=666", false},
-    {"/dev/shm",       "tmpfs",    MS_PLAIN,               "mode=1777",                   false},
-    {"/dev/mqueue",    "mqueue",   MS_PLAIN | MS_NOEXEC,   NULL,                          false},
-    {"/sys/fs/cgroup", "cgroup2",  MS_PLAIN | MS_NOEXEC,   NULL,                          false},
+    {"/proc",          "proc",     MS_PLAIN | MS_NOEXEC,  NULL,                          true },
+    {"/sys",           "sysfs",    MS_PLAIN | MS_NOEXEC,  NULL,                          false},
+    {"/dev",           "devtmpfs", MS_NOSUID,             NULL,                          true },
+    {"/dev/pts",       "devpts",   MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666", false},
+    {"/dev/shm",       "tmpfs",    MS_PLAIN,              "mode=1777",                   false},
+    {"/dev/mqueue",    "mqueue",   MS_PLAIN | MS_NOEXEC,  NULL,                          false},
+    {"/sys/fs/cgroup", "cgroup2",  MS_PLAIN | MS_NOEXEC,  NULL,                          false},
 };
 
 static int mount_system(struct bvmm_error *err)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * try_init.c: runs bvmm's init in plain QEMU, on a machine without KVM too. For work on the init: it
- * is not installed. The other side of the protocol is the same code that bvmm has.
+ * try_init.c: runs bvmm's init in plain QEMU, on a machine without KVM too. For work on the init:
+ * it is not installed. The other side of the protocol is the same code that bvmm has.
  *
  * Results go over serial. Prints the events and the manifest; the streams go to files if asked for.
  */
@@ -67,8 +67,8 @@ static void print_end(const struct frame_end *end)
     printf("end: wait status 0x%x, wall %.6f s, user %.6f s, system %.6f s, peak %" PRIu64
            " KiB, OOM kills %u\n",
            (unsigned)end->wait_status, (double)(end->boottime_ns - end->start_boottime_ns) / 1e9,
-           (double)end->user_ns / 1e9, (double)end->system_ns / 1e9,
-           end->peak_rss_bytes / KIB, end->oom_kills);
+           (double)end->user_ns / 1e9, (double)end->system_ns / 1e9, end->peak_rss_bytes / KIB,
+           end->oom_kills);
 }
 
 static void on_frame(void *context, const struct frame_header *header, const uint8_t *payload)
@@ -139,24 +139,60 @@ static void set_option(struct options *o, int option, char *value)
     struct guest_job *job = &o->job;
 
     switch (option) {
-    case 'k': o->kernel = value; break;
-    case 'i': o->image = value; break;
-    case 'f': job->root_fstype = value; break;
-    case 'D': parse_mount(o, value); break;
-    case 's': o->stdin_path = value; break;
-    case 'u': job->user = value; break;
-    case 'w': job->workdir = value; break;
-    case 'e': o->env[job->env_count++] = value; break;
-    case 'o': o->outputs[job->output_count++] = value; break;
-    case 'm': o->memory = value; break;
-    case 'c': o->cpus = value; break;
-    case 'a': o->append = value; break;
-    case 't': job->tmpfs_limit_bytes = strtoull(value, NULL, 10); break;
-    case 'g': job->grace_ms = (uint32_t)strtoul(value, NULL, 10); break;
-    case 'I': o->interrupt_after_s = atoi(value); break;
-    case 'S': o->save_dir = value; break;
-    case 'C': o->show_console = true; break;
-    case 'v': job->vsock = true; break;
+    case 'k':
+        o->kernel = value;
+        break;
+    case 'i':
+        o->image = value;
+        break;
+    case 'f':
+        job->root_fstype = value;
+        break;
+    case 'D':
+        parse_mount(o, value);
+        break;
+    case 's':
+        o->stdin_path = value;
+        break;
+    case 'u':
+        job->user = value;
+        break;
+    case 'w':
+        job->workdir = value;
+        break;
+    case 'e':
+        o->env[job->env_count++] = value;
+        break;
+    case 'o':
+        o->outputs[job->output_count++] = value;
+        break;
+    case 'm':
+        o->memory = value;
+        break;
+    case 'c':
+        o->cpus = value;
+        break;
+    case 'a':
+        o->append = value;
+        break;
+    case 't':
+        job->tmpfs_limit_bytes = strtoull(value, NULL, 10);
+        break;
+    case 'g':
+        job->grace_ms = (uint32_t)strtoul(value, NULL, 10);
+        break;
+    case 'I':
+        o->interrupt_after_s = atoi(value);
+        break;
+    case 'S':
+        o->save_dir = value;
+        break;
+    case 'C':
+        o->show_console = true;
+        break;
+    case 'v':
+        job->vsock = true;
+        break;
     case 'l':
         for (int i = 0; i < STREAM_COUNT; i++) {
             job->stream_limit_bytes[i] = strtoull(value, NULL, 10);
@@ -227,11 +263,29 @@ static void write_initramfs(const struct options *o, const char *path)
 /* QEMU's serial line is our pipe. */
 static pid_t start_qemu(const struct options *o, const char *initramfs, int *ret_fd)
 {
-    const char *args[QEMU_ARGS_MAX] = {
-        "qemu-system-x86_64", "-M", "microvm,acpi=off,isa-serial=on", "-accel", "tcg", "-cpu",
-        "max", "-m", o->memory, "-smp", o->cpus, "-nodefaults", "-no-user-config", "-display",
-        "none", "-no-reboot", "-serial", "stdio", "-kernel", o->kernel, "-initrd", initramfs,
-        "-append"};
+    const char *args[QEMU_ARGS_MAX] = {"qemu-system-x86_64",
+                                       "-M",
+                                       "microvm,acpi=off,isa-serial=on",
+                                       "-accel",
+                                       "tcg",
+                                       "-cpu",
+                                       "max",
+                                       "-m",
+                                       o->memory,
+                                       "-smp",
+                                       o->cpus,
+                                       "-nodefaults",
+                                       "-no-user-config",
+                                       "-display",
+                                       "none",
+                                       "-no-reboot",
+                                       "-serial",
+                                       "stdio",
+                                       "-kernel",
+                                       o->kernel,
+                                       "-initrd",
+                                       initramfs,
+                                       "-append"};
     size_t n = 23;
     static char append[1024];
     static char drives[9][512];
