@@ -31,7 +31,8 @@ int error_set(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const
         err->message[0] = '\0';
     }
     va_end(args);
-    /* A message is one line: a value that it quotes (a path, say) may hold a newline or an escape. */
+    /* A message is one line: a value that it quotes (a path, say) may hold a newline or an escape.
+     */
     for (char *c = err->message; *c != '\0'; c++) {
         if ((unsigned char)*c < ' ' || *c == 0x7f) {
             *c = '?';

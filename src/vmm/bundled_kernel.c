@@ -154,13 +154,14 @@ static int open_on_disk(int *ret_fd, size_t *ret_bytes, struct bvmm_error *err)
     }
     fd = open(info.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 || fstat(fd, &status) < 0) {
-        r = error_set(err, BVMM_ERROR_KERNEL_LOAD, -errno, "cannot open the bundled kernel %.600s: %s",
-                      info.path, strerror(errno));
+        r = error_set(err, BVMM_ERROR_KERNEL_LOAD, -errno,
+                      "cannot open the bundled kernel %.600s: %s", info.path, strerror(errno));
     } else if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != info.size_bytes) {
-        r = error_set(err, BVMM_ERROR_KERNEL_LOAD, -EINVAL,
-                      "the bundled kernel %.600s is not what its kernel.json says (a regular file of "
-                      "%" PRIu64 " bytes); make it again by kernel/build.sh",
-                      info.path, info.size_bytes);
+        r = error_set(
+            err, BVMM_ERROR_KERNEL_LOAD, -EINVAL,
+            "the bundled kernel %.600s is not what its kernel.json says (a regular file of "
+            "%" PRIu64 " bytes); make it again by kernel/build.sh",
+            info.path, info.size_bytes);
     }
     if (r < 0) {
         if (fd >= 0) {

@@ -18,13 +18,17 @@ struct cli_command_def {
     size_t offset;        /* of the argument in struct cli_options */
 };
 
+#define AT(member) offsetof(struct cli_options, member)
+
+/* clang-format off */
 static const struct cli_command_def commands[] = {
-    {"validate", CLI_VALIDATE, "the path of a job file, or -", offsetof(struct cli_options, job_path)},
-    {"schema",   CLI_SCHEMA,   "job or report",                offsetof(struct cli_options, schema)  },
-    {"kernel",   CLI_KERNEL,   NULL,                           0                                     },
-    {"check",    CLI_CHECK,    NULL,                           0                                     },
-    {"help",     CLI_HELP,     NULL,                           0                                     },
+    {"validate", CLI_VALIDATE, "the path of a job file, or -", AT(job_path)},
+    {"schema",   CLI_SCHEMA,   "job or report",                AT(schema)  },
+    {"kernel",   CLI_KERNEL,   NULL,                           0           },
+    {"check",    CLI_CHECK,    NULL,                           0           },
+    {"help",     CLI_HELP,     NULL,                           0           },
 };
+/* clang-format on */
 
 struct cli_option_def {
     const char *name;
@@ -35,17 +39,20 @@ struct cli_option_def {
 };
 
 #define RUN_ONLY FOR(CLI_RUN)
+
+/* clang-format off */
 static const struct cli_option_def options[] = {
-    {"--json-config", 0, "the path of a job file, or -", offsetof(struct cli_options, job_path), RUN_ONLY},
-    {"--report", 0, "a path, or -", offsetof(struct cli_options, report_path), RUN_ONLY},
-    {"--verbose", 'v', NULL, offsetof(struct cli_options, verbose), RUN_ONLY},
-    {"--quiet", 'q', NULL, offsetof(struct cli_options, quiet), RUN_ONLY},
-    {"--no-files", 0, NULL, offsetof(struct cli_options, no_files), FOR(CLI_VALIDATE)},
-    {"--info", 0, NULL, offsetof(struct cli_options, info), FOR(CLI_KERNEL)},
-    {"--write", 0, "a path, or -", offsetof(struct cli_options, write_path), FOR(CLI_KERNEL)},
-    {"--help", 'h', NULL, 0, FOR_ALL},
-    {"--version", 'V', NULL, 0, FOR_ALL},
+    {"--json-config", 0,   "the path of a job file, or -", AT(job_path),    RUN_ONLY         },
+    {"--report",      0,   "a path, or -",                 AT(report_path), RUN_ONLY         },
+    {"--verbose",     'v', NULL,                           AT(verbose),     RUN_ONLY         },
+    {"--quiet",       'q', NULL,                           AT(quiet),       RUN_ONLY         },
+    {"--no-files",    0,   NULL,                           AT(no_files),    FOR(CLI_VALIDATE)},
+    {"--info",        0,   NULL,                           AT(info),        FOR(CLI_KERNEL)  },
+    {"--write",       0,   "a path, or -",                 AT(write_path),  FOR(CLI_KERNEL)  },
+    {"--help",        'h', NULL,                           0,               FOR_ALL          },
+    {"--version",     'V', NULL,                           0,               FOR_ALL          },
 };
+/* clang-format on */
 
 struct parser {
     int argc;
@@ -58,8 +65,9 @@ struct parser {
 
 static int usage_error(struct parser *p, const char *what, const char *word, const char *nearest)
 {
-    return error_set(p->err, BVMM_ERROR_JOB, -EINVAL, "%s '%.200s'%s%s%s; see bvmm --help", what, word,
-                     nearest ? "; did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "");
+    return error_set(p->err, BVMM_ERROR_JOB, -EINVAL, "%s '%.200s'%s%s%s; see bvmm --help", what,
+                     word, nearest ? "; did you mean '" : "", nearest ? nearest : "",
+                     nearest ? "'?" : "");
 }
 
 static const char *option_name_at(const void *ctx, size_t i)
@@ -82,7 +90,8 @@ static bool is_option(const struct cli_option_def *option, const char *word)
     if (option->letter && word[0] == '-' && word[1] == option->letter && word[2] == '\0') {
         return true;
     }
-    return strncmp(word, option->name, length) == 0 && (word[length] == '\0' || word[length] == '=');
+    return strncmp(word, option->name, length) == 0 &&
+           (word[length] == '\0' || word[length] == '=');
 }
 
 static int take_value(struct parser *p, const struct cli_option_def *option, const char *word)
@@ -124,8 +133,9 @@ static int parse_option(struct parser *p, const char *word)
             return 0;
         }
         if (!(option->commands & FOR(p->options->command))) {
-            return error_set(p->err, BVMM_ERROR_JOB, -EINVAL, "%s does not go with '%s'; see bvmm --help",
-                             option->name, p->command ? p->command->name : "a run");
+            return error_set(p->err, BVMM_ERROR_JOB, -EINVAL,
+                             "%s does not go with '%s'; see bvmm --help", option->name,
+                             p->command ? p->command->name : "a run");
         }
         if (option->value) {
             return take_value(p, option, word);
@@ -147,8 +157,8 @@ static int parse_argument(struct parser *p, const char *word)
     if (!p->command) {
         if (strstr(word, ".json") || strcmp(word, "-") == 0) {
             return error_set(p->err, BVMM_ERROR_JOB, -EINVAL,
-                             "'%.200s' is no command; to run a job: bvmm --json-config %.200s", word,
-                             word);
+                             "'%.200s' is no command; to run a job: bvmm --json-config %.200s",
+                             word, word);
         }
         return usage_error(p, "unknown command", word, nearest_name(word, command_name_at, NULL));
     }
@@ -194,7 +204,8 @@ static int check_complete(struct parser *p)
                          "bvmm kernel needs either --info or --write PATH");
     }
     if (o->verbose && o->quiet) {
-        return error_set(p->err, BVMM_ERROR_JOB, -EINVAL, "--verbose and --quiet do not go together");
+        return error_set(p->err, BVMM_ERROR_JOB, -EINVAL,
+                         "--verbose and --quiet do not go together");
     }
     return 0;
 }
@@ -207,7 +218,8 @@ int cli_parse(int argc, char *const *argv, struct cli_options *ret_options, stru
     find_command(&p);
     while (p.next < argc && !asks_for_help(ret_options)) {
         const char *word = argv[p.next++];
-        int r = word[0] == '-' && word[1] != '\0' ? parse_option(&p, word) : parse_argument(&p, word);
+        int r =
+            word[0] == '-' && word[1] != '\0' ? parse_option(&p, word) : parse_argument(&p, word);
 
         if (r < 0) {
             return r;

@@ -55,8 +55,8 @@ struct cli_options {
 };
 
 /* Return: 0, or -EINVAL with *err filled: what is wrong, and what was expected. */
-int cli_parse(int argc, char *const *argv, struct cli_options *ret_options,
-              struct bvmm_error *err) must_check;
+int cli_parse(int argc, char *const *argv, struct cli_options *ret_options, struct bvmm_error *err)
+    must_check;
 
 /* Each runs one command and returns its exit status; errors go to standard error. */
 enum exit_status cli_run(const struct cli_options *options, uint64_t process_start_ns);

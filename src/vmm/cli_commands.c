@@ -69,8 +69,8 @@ static int write_kernel(const char *path, const void *bytes, size_t count, struc
         r = fileio_replace(path, bytes, count);
     }
     return r == 0 ? 0
-                  : error_set(err, BVMM_ERROR_IO, r, "cannot write the kernel to '%.600s': %s", path,
-                              strerror(-r));
+                  : error_set(err, BVMM_ERROR_IO, r, "cannot write the kernel to '%.600s': %s",
+                              path, fileio_strerror(r));
 }
 
 static int copy_kernel(const char *path, struct bvmm_error *err)

@@ -25,7 +25,7 @@ enum exit_status cli_run_status(const struct run_outcome *outcome)
         return outcome->exit_code == 0 ? EXIT_STATUS_OK : EXIT_STATUS_COMMAND_FAILED;
     case RUN_GUEST_SHUTDOWN:
         return outcome->has_exit_code && outcome->exit_code != 0 ? EXIT_STATUS_COMMAND_FAILED
-                                                                  : EXIT_STATUS_OK;
+                                                                 : EXIT_STATUS_OK;
     case RUN_TIMEOUT:
         return EXIT_STATUS_TIMEOUT;
     case RUN_CANCELLED:
@@ -66,7 +66,8 @@ enum exit_status cli_run_status(const struct run_outcome *outcome)
     return EXIT_STATUS_VM;
 }
 
-/* ---- Signals that cancel ---------------------------------------------------------------------- */
+/* ---- Signals that cancel ----------------------------------------------------------------------
+ */
 
 static volatile sig_atomic_t cancel_signal; /* the first one that came */
 static int cancel_fd = -1;
@@ -101,7 +102,8 @@ static void catch_signals(void)
     }
 }
 
-/* ---- Messages --------------------------------------------------------------------------------- */
+/* ---- Messages ---------------------------------------------------------------------------------
+ */
 
 static void print_problems(const struct job_problems *problems)
 {

@@ -121,8 +121,8 @@ void cli_status_actors(struct cli_status *status, const struct record *record)
     if (!status->verbose) {
         return;
     }
-    fprintf(status->to, "bvmm: %-16s %-8s %10s %10s %10s %10s %10s\n", "actor", "state", "in", "out",
-            "wakeups", "most held", "cpu ms");
+    fprintf(status->to, "bvmm: %-16s %-8s %10s %10s %10s %10s %10s\n", "actor", "state", "in",
+            "out", "wakeups", "most held", "cpu ms");
     for (uint32_t i = 0; i < min_u64(record->actor_count, ACTORS_MAX); i++) {
         const struct actor_stats *actor = &record->actors[i];
         char name[ACTOR_NAME_BYTES];

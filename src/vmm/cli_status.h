@@ -16,11 +16,11 @@
 struct cli_status {
     FILE *to;
     uint64_t start_ns;
-    uint64_t timeout_secs;  /* 0: none */
-    bool line;              /* a line that is written over: only on a terminal */
-    bool verbose;           /* a line of its own for each phase, and the actors at the end */
-    uint32_t phase;         /* shown last */
-    size_t shown_chars;     /* of the line */
+    uint64_t timeout_secs; /* 0: none */
+    bool line;             /* a line that is written over: only on a terminal */
+    bool verbose;          /* a line of its own for each phase, and the actors at the end */
+    uint32_t phase;        /* shown last */
+    size_t shown_chars;    /* of the line */
 };
 
 /* Whether and how the run is watched; an observer without a tick if not. */

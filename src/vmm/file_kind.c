@@ -151,6 +151,7 @@ struct magic {
     bool initrd; /* Linux takes it as one */
 };
 
+/* clang-format off */
 static const struct magic magics[] = {
     {0,      "070701",               6, "a cpio archive",            true },
     {0,      "070702",               6, "a cpio archive",            true },
@@ -160,7 +161,7 @@ static const struct magic magics[] = {
     {0,      "\x02\x21\x4c\x18",     4, "an lz4-compressed file",    true },
     {0,      "\x5d\x00\x00",         3, "an lzma-compressed file",   true },
     {0,      "BZh",                  3, "a bzip2-compressed file",   true },
-    {0,      "\x04\x22\x4d\x18",     4, "an lz4-compressed file (of the format that Linux does not take)", false},
+    {0,      "\x04\x22\x4d\x18",     4, "an lz4-compressed file (not of Linux's format)", false},
     {0,      "QFI\xfb",              4, "a qcow2 image",             false},
     {0,      "KDMV",                 4, "a VMDK image",              false},
     {0x200,  "EFI PART",             8, "a partitioned disk image",  false},
@@ -170,6 +171,7 @@ static const struct magic magics[] = {
     {0,      "{",                    1, "a JSON or text file",       false},
     {0,      "\x7f" "ELF",           4, "an ELF file that is no kernel", false},
 };
+/* clang-format on */
 
 static const struct magic *find_magic(const uint8_t *head, size_t bytes)
 {

@@ -23,9 +23,9 @@ const char *file_describe(const uint8_t *head, size_t bytes);
 const char *kernel_identify(const uint8_t *head, size_t bytes);
 
 struct image_facts {
-    enum job_fstype fstype;     /* OTHER: none that is known */
-    uint64_t used_bytes;        /* by its own account; a smaller file has been cut short */
-    const char *unsupported;    /* a feature that the bundled kernel lacks, or NULL */
+    enum job_fstype fstype;  /* OTHER: none that is known */
+    uint64_t used_bytes;     /* by its own account; a smaller file has been cut short */
+    const char *unsupported; /* a feature that the bundled kernel lacks, or NULL */
 };
 
 void image_identify(const uint8_t *head, size_t bytes, struct image_facts *ret_facts);

@@ -113,6 +113,11 @@ static int link_temp_name(struct fileio_new *file, const char *name)
     return -errno;
 }
 
+const char *fileio_strerror(int error)
+{
+    return error == -EEXIST ? "something that is no regular file has that name" : strerror(-error);
+}
+
 /* To rename a file over /dev/null, as root, would be a disaster. */
 static bool may_replace(int dir_fd, const char *name)
 {

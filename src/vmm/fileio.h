@@ -31,6 +31,9 @@ int fileio_begin(struct fileio_new *file, int dir_fd, const char *name) must_che
  */
 int fileio_commit(struct fileio_new *file, const char *name) must_check;
 
+/* What a -errno of these functions means, for a message. */
+const char *fileio_strerror(int error);
+
 void fileio_abort(struct fileio_new *file);
 
 /* All of it, whatever signals and short writes come; waits for a descriptor that is not ready. */

@@ -157,13 +157,13 @@ void job_record_limits(const struct job *job, struct record_limits *ret_limits)
         .console_bytes = job->limits.console_bytes,
         .stream_bytes =
             {
-                [STREAM_STDOUT] = job->limits.stdout_bytes,
-                [STREAM_STDERR] = job->limits.stderr_bytes,
-                [STREAM_EXIT_CODE] = JOB_EXIT_CODE_LIMIT_BYTES,
-                [STREAM_CONTROL] = JOB_CONTROL_LIMIT_BYTES,
-                [STREAM_OUTPUT] = job->limits.output_bytes,
-                [STREAM_ANNOUNCED] = MANIFEST_MAX_BYTES,
-            },
+                           [STREAM_STDOUT] = job->limits.stdout_bytes,
+                           [STREAM_STDERR] = job->limits.stderr_bytes,
+                           [STREAM_EXIT_CODE] = JOB_EXIT_CODE_LIMIT_BYTES,
+                           [STREAM_CONTROL] = JOB_CONTROL_LIMIT_BYTES,
+                           [STREAM_OUTPUT] = job->limits.output_bytes,
+                           [STREAM_ANNOUNCED] = MANIFEST_MAX_BYTES,
+                           },
     };
 }
 
@@ -200,7 +200,8 @@ void job_problems_to_error(const struct job_problems *problems, struct bvmm_erro
 
 static bool is_identifier(const char *name)
 {
-    size_t length = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_$");
+    size_t length =
+        strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_$");
 
     return length > 0 && name[length] == '\0';
 }
@@ -324,8 +325,10 @@ static int load_text(struct job *job, const char *path, unsigned flags,
     int r = read_job(job, path, &text, &bytes);
 
     if (r < 0) {
-        job_problem(problems, job, "cannot read the job: %s; expected a JSON file, or - for "
-                    "standard input", strerror(-r));
+        job_problem(problems, job,
+                    "cannot read the job: %s; expected a JSON file, or - for "
+                    "standard input",
+                    strerror(-r));
         return r;
     }
     r = job_decode(job, text, bytes, problems);

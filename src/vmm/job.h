@@ -10,8 +10,8 @@
  *   job_open_files()     opens every file, and looks whether it is one       job_files.c
  *
  * The first three are pure: they touch no file, and accept exactly what schemas/job.schema.json
- * accepts (tests/schema holds the two against each other). The descriptors that the fourth leaves in
- * the job are the ones that the run uses: a path is never opened twice.
+ * accepts (tests/schema holds the two against each other). The descriptors that the fourth leaves
+ * in the job are the ones that the run uses: a path is never opened twice.
  *
  * One table (job_fields.c) declares every key: its name, place, type, range and form.
  *
@@ -28,8 +28,7 @@
 #define JOB_DEFAULT_VCPUS 1
 #define JOB_DEFAULT_MEMORY_MIB 512
 #define JOB_DEFAULT_TIMEOUT_SECS 300
-#define JOB_DEFAULT_KERNEL_CMDLINE                                                                 \
-    "console=ttyS0 reboot=k panic=1 pci=off root=/dev/vda ro"
+#define JOB_DEFAULT_KERNEL_CMDLINE "console=ttyS0 reboot=k panic=1 pci=off root=/dev/vda ro"
 #define JOB_DEFAULT_STREAM_BYTES (25 * MIB)
 #define JOB_DEFAULT_CONSOLE_BYTES (1 * MIB)
 #define JOB_DEFAULT_LARGE_OVER_BYTES (1 * MIB)
@@ -114,7 +113,7 @@ struct job_pairs {
 
 struct job_drive {
     struct job_file image;
-    char *mount; /* where bvmm's init mounts it; NULL: not mounted, and any content will do */
+    char *mount;     /* where bvmm's init mounts it; NULL: not mounted, and any content will do */
     uint64_t fstype; /* enum job_fstype */
 };
 
@@ -164,7 +163,7 @@ struct job {
     struct {
         uint64_t over_bytes; /* larger streams go into files */
         char *dir;           /* NULL: report_path + ".d" */
-    } large_outputs; /* used only if JOB_KEY_LARGE_OUTPUTS is given */
+    } large_outputs;         /* used only if JOB_KEY_LARGE_OUTPUTS is given */
 
     uint64_t sandbox; /* enum job_sandbox */
 };
@@ -190,14 +189,14 @@ struct job_problems {
  * Return: 0, or -errno with *problems filled. -EINVAL: the job is wrong; others: the file itself
  * could not be read.
  */
-int job_load(const char *path, unsigned flags, struct job *ret_job,
-             struct job_problems *problems) must_check;
+int job_load(const char *path, unsigned flags, struct job *ret_job, struct job_problems *problems)
+    must_check;
 
 int job_init_defaults(struct job *job) must_check;
 
 /* Decode JSON text. What is right is stored even if something else is wrong. 0 or -EINVAL. */
-int job_decode(struct job *job, const char *text, size_t bytes,
-               struct job_problems *problems) must_check;
+int job_decode(struct job *job, const char *text, size_t bytes, struct job_problems *problems)
+    must_check;
 
 /* Check ranges, forms and combinations. 0 or -EINVAL. */
 int job_check(const struct job *job, struct job_problems *problems) must_check;

@@ -159,7 +159,8 @@ static void check_drives(struct checker *c, const struct job_field *field, const
         check_fields(c, field->fields, item_path, drive);
         if (drive->mount && !job_given(c->job, JOB_KEY_COMMAND)) {
             job_problem(c->problems, c->job,
-                        "%s.mount needs \"command\": only bvmm's own init mounts drives", item_path);
+                        "%s.mount needs \"command\": only bvmm's own init mounts drives",
+                        item_path);
         }
     }
 }
@@ -237,19 +238,22 @@ static void check_combinations(struct checker *c)
     const struct job *job = c->job;
 
     for (size_t i = 0; i < ARRAY_SIZE(for_init); i++) {
-        check_needs(c, for_init[i], JOB_KEY_COMMAND,
-                    "it is for bvmm's own init, and the image's init runs when no command is named");
+        check_needs(
+            c, for_init[i], JOB_KEY_COMMAND,
+            "it is for bvmm's own init, and the image's init runs when no command is named");
     }
     check_needs(c, JOB_KEY_ROOTFS_TYPE, JOB_KEY_ROOTFS_PATH, "it says what is in that image");
     if (!job_given(job, JOB_KEY_ROOTFS_PATH) &&
         (!job_given(job, JOB_KEY_INITRD_PATH) || job_given(job, JOB_KEY_COMMAND))) {
-        job_problem(c->problems, job,
-                    "$.rootfs_path is missing; expected the path of a root file system image (a job "
-                    "without a command may have \"initrd_path\" instead)");
+        job_problem(
+            c->problems, job,
+            "$.rootfs_path is missing; expected the path of a root file system image (a job "
+            "without a command may have \"initrd_path\" instead)");
     }
     if (job_given(job, JOB_KEY_VSOCK_PATH) && !job->vsock) {
-        job_problem(c->problems, job,
-                    "$.vsock is false, and $.vsock_path names a socket for it; leave one of them out");
+        job_problem(
+            c->problems, job,
+            "$.vsock is false, and $.vsock_path names a socket for it; leave one of them out");
     }
 }
 

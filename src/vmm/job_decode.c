@@ -233,9 +233,10 @@ static bool check_env_name(struct decoder *d, const char *path, const char *name
     if (name[0] != '\0' && job_text_chars(name) <= JOB_ENV_NAME_MAX && !strchr(name, '=')) {
         return true;
     }
-    job_problem(d->problems, d->job,
-                "%s is no name for an environment variable; expected 1 to %d characters without '='",
-                path, JOB_ENV_NAME_MAX);
+    job_problem(
+        d->problems, d->job,
+        "%s is no name for an environment variable; expected 1 to %d characters without '='", path,
+        JOB_ENV_NAME_MAX);
     return false;
 }
 
@@ -253,7 +254,8 @@ static void decode_env(struct decoder *d, json_t *value, const struct job_field 
     if (!reserve_strings(d, place, json_object_size(value))) {
         return;
     }
-    json_object_foreach (value, name, item) {
+    json_object_foreach(value, name, item)
+    {
         char *text;
 
         job_path_member(item_path, path, name);
@@ -296,7 +298,8 @@ static void decode_pairs(struct decoder *d, json_t *value, const struct job_fiel
         d->no_memory = true;
         return;
     }
-    json_object_foreach (value, name, item) {
+    json_object_foreach(value, name, item)
+    {
         char *text;
 
         job_path_member(item_path, path, name);
@@ -408,7 +411,8 @@ static void unknown_key(struct decoder *d, const struct job_field *fields, const
     const char *nearest = nearest_name(name, field_name_at, fields);
 
     if (nearest) {
-        job_problem(d->problems, d->job, "%s is not a known key; did you mean \"%s\"?", path, nearest);
+        job_problem(d->problems, d->job, "%s is not a known key; did you mean \"%s\"?", path,
+                    nearest);
     } else {
         job_problem(d->problems, d->job,
                     "%s is not a known key; `bvmm schema job` lists the known ones", path);
@@ -423,7 +427,8 @@ static void decode_object(struct decoder *d, json_t *object, const struct job_fi
     const char *name;
     json_t *value;
 
-    json_object_foreach (object, name, value) {
+    json_object_foreach(object, name, value)
+    {
         const struct job_field *field = fields;
 
         job_path_member(member_path, path, name);
@@ -460,10 +465,11 @@ static json_t *parse(struct job *job, const char *text, size_t bytes, struct job
                     (uint64_t)JOB_TEXT_BYTES_MAX);
         return NULL;
     }
-    root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    root =
+        json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
     if (!root) {
-        job_problem(problems, job, "line %d, column %d: %s; expected JSON", error.line, error.column,
-                    error.text);
+        job_problem(problems, job, "line %d, column %d: %s; expected JSON", error.line,
+                    error.column, error.text);
     }
     return root;
 }

@@ -16,16 +16,14 @@
 /* In UTF-8 still below what execve(2) takes as one string (128 KiB), with a name before it. */
 #define ARGUMENT_MAX_CHARS 32000
 #define ARGUMENTS_MAX 4096
-#define OUTPUT_FILES_MAX_PATTERNS 255
 #define LABELS_MAX 64
 #define LABEL_MAX_CHARS 1024
 #define NAME_MAX_CHARS 256
 #define ANY_LENGTH UINT64_MAX
 
 static const char *const fstype_names[] = {
-    [JOB_FSTYPE_AUTO] = "auto",   [JOB_FSTYPE_SQUASHFS] = "squashfs",
-    [JOB_FSTYPE_EXT4] = "ext4",   [JOB_FSTYPE_EROFS] = "erofs",
-    [JOB_FSTYPE_OTHER] = "other", NULL,
+    [JOB_FSTYPE_AUTO] = "auto",   [JOB_FSTYPE_SQUASHFS] = "squashfs", [JOB_FSTYPE_EXT4] = "ext4",
+    [JOB_FSTYPE_EROFS] = "erofs", [JOB_FSTYPE_OTHER] = "other",       NULL,
 };
 static const char *const sandbox_names[] = {
     [JOB_SANDBOX_STRICT] = "strict",
@@ -34,192 +32,128 @@ static const char *const sandbox_names[] = {
     NULL,
 };
 
-#define IN_JOB(member) .offset = offsetof(struct job, member)
-#define IN_DRIVE(member) .offset = offsetof(struct job_drive, member)
-#define STREAM_LIMIT(key, member)                                                                  \
-    {                                                                                              \
-        .name = key, .type = JOB_TYPE_UINT, .offset = offsetof(struct job, member), .min = 0,      \
-        .max = STREAM_LIMIT_MAX_BYTES                                                              \
-    }
-#define PATH_TEXT .min = 1, .max = ANY_LENGTH, .expected = "a path"
+/* What a row says beside the name. Text: bounds are in characters. */
+#define UINT(member, low, high)                                                                    \
+    .type = JOB_TYPE_UINT, .offset = offsetof(struct job, member), .min = (low), .max = (high)
+#define BOOL(member) .type = JOB_TYPE_BOOL, .offset = offsetof(struct job, member)
+#define ENUM(member, list)                                                                         \
+    .type = JOB_TYPE_ENUM, .offset = offsetof(struct job, member), .names = (list)
+#define TEXT(member, low, high, form, words)                                                       \
+    .type = JOB_TYPE_STRING, .offset = offsetof(struct job, member), .min = (low), .max = (high),  \
+    .pattern = (form), .expected = (words)
+#define PATH(member, words)                                                                        \
+    .type = JOB_TYPE_PATH, .offset = offsetof(struct job, member), .min = 1, .max = ANY_LENGTH,    \
+    .expected = (words)
+#define FILE_IN(structure, member)                                                                 \
+    .type = JOB_TYPE_FILE, .offset = offsetof(structure, member), .min = 1, .max = ANY_LENGTH,     \
+    .expected = "a path"
+#define LIST(kind, member, low, high, count, form, words)                                          \
+    .type = (kind), .offset = offsetof(struct job, member), .min = (low), .max = (high),           \
+    .items_max = (count), .pattern = (form), .expected = (words)
+#define OBJECT(rows) .type = JOB_TYPE_OBJECT, .fields = (rows)
 
+#define CMDLINE_FORM "^[ -~]*$"
+#define CMDLINE_TEXT "at most 2047 printable ASCII characters"
+#define ARGUMENT_TEXT "a string of at most 32000 characters"
+#define LABEL_TEXT "a string of at most 1024 characters"
+#define USER_FORM "^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$"
+#define USER_TEXT "a user, or user:group, each a name or a number"
+#define HOSTNAME_FORM "^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
+#define HOSTNAME_TEXT "a host name of at most 64 letters, digits, dots and hyphens"
+
+/* Formatted by hand: clang-format 14 would put each row on one line of up to 300 columns. */
+/* clang-format off */
 const struct job_field job_drive_fields[] = {
-    {.name = "path", .type = JOB_TYPE_FILE, IN_DRIVE(image), PATH_TEXT},
-    {.name = "mount",
-     .type = JOB_TYPE_STRING,
-     IN_DRIVE(mount),
-     .min = 2,
-     .max = ANY_LENGTH,
-     .pattern = "^/[^/]",
+    {.name = "path", FILE_IN(struct job_drive, image)},
+    {.name = "mount", .type = JOB_TYPE_STRING, .offset = offsetof(struct job_drive, mount),
+     .min = 2, .max = ANY_LENGTH, .pattern = "^/[^/]",
      .expected = "an absolute path in the guest, below /"},
-    {.name = "fstype", .type = JOB_TYPE_ENUM, IN_DRIVE(fstype), .names = fstype_names},
+    {.name = "fstype", .type = JOB_TYPE_ENUM, .offset = offsetof(struct job_drive, fstype),
+     .names = fstype_names},
     {.name = NULL},
 };
 
 static const struct job_field limits_fields[] = {
-    STREAM_LIMIT("stdout_bytes", limits.stdout_bytes),
-    STREAM_LIMIT("stderr_bytes", limits.stderr_bytes),
-    STREAM_LIMIT("output_bytes", limits.output_bytes),
+    {.name = "stdout_bytes", UINT(limits.stdout_bytes, 0, STREAM_LIMIT_MAX_BYTES)},
+    {.name = "stderr_bytes", UINT(limits.stderr_bytes, 0, STREAM_LIMIT_MAX_BYTES)},
+    {.name = "output_bytes", UINT(limits.output_bytes, 0, STREAM_LIMIT_MAX_BYTES)},
     {.name = "console_bytes",
-     .type = JOB_TYPE_UINT,
-     IN_JOB(limits.console_bytes),
-     .min = CONSOLE_LIMIT_MIN_BYTES,
-     .max = CONSOLE_LIMIT_MAX_BYTES},
+     UINT(limits.console_bytes, CONSOLE_LIMIT_MIN_BYTES, CONSOLE_LIMIT_MAX_BYTES)},
     {.name = NULL},
 };
 
 static const struct job_field large_outputs_fields[] = {
-    {.name = "over_bytes",
-     .type = JOB_TYPE_UINT,
-     IN_JOB(large_outputs.over_bytes),
-     .min = 0,
-     .max = STREAM_LIMIT_MAX_BYTES},
-    {.name = "dir", .type = JOB_TYPE_PATH, IN_JOB(large_outputs.dir), PATH_TEXT},
+    {.name = "over_bytes", UINT(large_outputs.over_bytes, 0, STREAM_LIMIT_MAX_BYTES)},
+    {.name = "dir", PATH(large_outputs.dir, "a path")},
     {.name = NULL},
 };
 
 const struct job_field job_fields[JOB_KEY_COUNT + 1] = {
-    [JOB_KEY_SCHEMA] = {.name = "$schema",
-                        .type = JOB_TYPE_STRING,
-                        IN_JOB(schema_uri),
-                        .min = 0,
-                        .max = ANY_LENGTH,
-                        .expected = "a string"},
-    [JOB_KEY_NAME] = {.name = "name",
-                      .type = JOB_TYPE_STRING,
-                      IN_JOB(name),
-                      .min = 1,
-                      .max = NAME_MAX_CHARS,
-                      .expected = "a string of 1 to 256 characters"},
-    [JOB_KEY_LABELS] = {.name = "labels",
-                        .type = JOB_TYPE_PAIRS,
-                        IN_JOB(labels),
-                        .min = 0,
-                        .max = LABEL_MAX_CHARS,
-                        .items_max = LABELS_MAX,
-                        .expected = "a string of at most 1024 characters"},
-    [JOB_KEY_KERNEL_PATH] = {.name = "kernel_path",
-                             .type = JOB_TYPE_FILE,
-                             IN_JOB(kernel),
-                             PATH_TEXT},
-    [JOB_KEY_ROOTFS_PATH] = {.name = "rootfs_path",
-                             .type = JOB_TYPE_FILE,
-                             IN_JOB(rootfs),
-                             PATH_TEXT},
-    [JOB_KEY_ROOTFS_TYPE] = {.name = "rootfs_type",
-                             .type = JOB_TYPE_ENUM,
-                             IN_JOB(rootfs_type),
-                             .names = fstype_names},
-    [JOB_KEY_INITRD_PATH] = {.name = "initrd_path",
-                             .type = JOB_TYPE_FILE,
-                             IN_JOB(initrd),
-                             PATH_TEXT},
-    [JOB_KEY_VCPUS] = {.name = "vcpus",
-                       .type = JOB_TYPE_UINT,
-                       IN_JOB(vcpus),
-                       .min = 1,
-                       .max = VCPUS_MAX},
-    [JOB_KEY_MEMORY_MIB] = {.name = "memory_mib",
-                            .type = JOB_TYPE_UINT,
-                            IN_JOB(memory_mib),
-                            .min = MEMORY_MIN_MIB,
-                            .max = MEMORY_MAX_MIB},
-    [JOB_KEY_KERNEL_CMDLINE] = {.name = "kernel_cmdline",
-                                .type = JOB_TYPE_STRING,
-                                IN_JOB(kernel_cmdline),
-                                .min = 0,
-                                .max = CMDLINE_MAX_CHARS,
-                                .pattern = "^[ -~]*$",
-                                .expected = "at most 2047 printable ASCII characters"},
-    [JOB_KEY_KERNEL_CMDLINE_APPEND] = {.name = "kernel_cmdline_append",
-                                       .type = JOB_TYPE_STRING,
-                                       IN_JOB(kernel_cmdline_append),
-                                       .min = 0,
-                                       .max = CMDLINE_MAX_CHARS,
-                                       .pattern = "^[ -~]*$",
-                                       .expected = "at most 2047 printable ASCII characters"},
-    [JOB_KEY_VSOCK] = {.name = "vsock", .type = JOB_TYPE_BOOL, IN_JOB(vsock)},
-    [JOB_KEY_VSOCK_PATH] = {.name = "vsock_path",
-                            .type = JOB_TYPE_PATH,
-                            IN_JOB(vsock_path),
-                            PATH_TEXT},
-    [JOB_KEY_TIMEOUT_SECS] = {.name = "timeout_secs",
-                              .type = JOB_TYPE_UINT,
-                              IN_JOB(timeout_secs),
-                              .min = 0,
-                              .max = TIMEOUT_MAX_SECS},
-    [JOB_KEY_COMMAND] = {.name = "command",
-                         .type = JOB_TYPE_COMMAND,
-                         IN_JOB(command),
-                         .min = 0,
-                         .max = ARGUMENT_MAX_CHARS,
-                         .items_max = ARGUMENTS_MAX,
-                         .expected = "a string of at most 32000 characters"},
-    [JOB_KEY_ENV] = {.name = "env",
-                     .type = JOB_TYPE_ENV,
-                     IN_JOB(env),
-                     .min = 0,
-                     .max = ARGUMENT_MAX_CHARS,
-                     .items_max = ARGUMENTS_MAX,
-                     .expected = "a string of at most 32000 characters"},
-    [JOB_KEY_WORKDIR] = {.name = "workdir",
-                         .type = JOB_TYPE_STRING,
-                         IN_JOB(workdir),
-                         .min = 1,
-                         .max = ANY_LENGTH,
-                         .pattern = "^/",
-                         .expected = "an absolute path in the guest"},
-    [JOB_KEY_USER] = {.name = "user",
-                      .type = JOB_TYPE_STRING,
-                      IN_JOB(user),
-                      .min = 1,
-                      .max = 255,
-                      .pattern = "^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$",
-                      .expected = "a user, or user:group, each a name or a number"},
-    [JOB_KEY_HOSTNAME] = {.name = "hostname",
-                          .type = JOB_TYPE_STRING,
-                          IN_JOB(hostname),
-                          .min = 1,
-                          .max = 64,
-                          .pattern = "^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$",
-                          .expected = "a host name of at most 64 letters, digits, dots and hyphens"},
-    [JOB_KEY_STDIN_PATH] = {.name = "stdin_path",
-                            .type = JOB_TYPE_FILE,
-                            IN_JOB(stdin_file),
-                            PATH_TEXT},
-    [JOB_KEY_TMPFS_MIB] = {.name = "tmpfs_mib",
-                           .type = JOB_TYPE_UINT,
-                           IN_JOB(tmpfs_mib),
-                           .min = 0,
-                           .max = MEMORY_MAX_MIB},
-    [JOB_KEY_DRIVES] = {.name = "drives",
-                        .type = JOB_TYPE_DRIVES,
-                        IN_JOB(drives),
-                        .items_max = JOB_DRIVES_MAX,
-                        .fields = job_drive_fields},
-    [JOB_KEY_OUTPUT_FILES] = {.name = "output_files",
-                              .type = JOB_TYPE_STRINGS,
-                              IN_JOB(output_files),
-                              .min = 2,
-                              .max = ANY_LENGTH,
-                              .items_max = OUTPUT_FILES_MAX_PATTERNS,
-                              .pattern = "^/[^/]",
-                              .expected = "an absolute path or glob pattern in the guest"},
-    [JOB_KEY_LIMITS] = {.name = "limits", .type = JOB_TYPE_OBJECT, .fields = limits_fields},
-    [JOB_KEY_REPORT_PATH] = {.name = "report_path",
-                             .type = JOB_TYPE_PATH,
-                             IN_JOB(report_path),
-                             .min = 1,
-                             .max = ANY_LENGTH,
-                             .expected = "a path, or \"-\" for standard output"},
-    [JOB_KEY_LARGE_OUTPUTS] = {.name = "large_outputs",
-                               .type = JOB_TYPE_OBJECT,
-                               .fields = large_outputs_fields},
-    [JOB_KEY_SANDBOX] = {.name = "sandbox",
-                         .type = JOB_TYPE_ENUM,
-                         IN_JOB(sandbox),
-                         .names = sandbox_names},
+    [JOB_KEY_SCHEMA] =
+        {.name = "$schema", TEXT(schema_uri, 0, ANY_LENGTH, NULL, "a string")},
+    [JOB_KEY_NAME] =
+        {.name = "name", TEXT(name, 1, NAME_MAX_CHARS, NULL, "a string of 1 to 256 characters")},
+    [JOB_KEY_LABELS] =
+        {.name = "labels",
+         LIST(JOB_TYPE_PAIRS, labels, 0, LABEL_MAX_CHARS, LABELS_MAX, NULL, LABEL_TEXT)},
+    [JOB_KEY_KERNEL_PATH] =
+        {.name = "kernel_path", FILE_IN(struct job, kernel)},
+    [JOB_KEY_ROOTFS_PATH] =
+        {.name = "rootfs_path", FILE_IN(struct job, rootfs)},
+    [JOB_KEY_ROOTFS_TYPE] =
+        {.name = "rootfs_type", ENUM(rootfs_type, fstype_names)},
+    [JOB_KEY_INITRD_PATH] =
+        {.name = "initrd_path", FILE_IN(struct job, initrd)},
+    [JOB_KEY_VCPUS] =
+        {.name = "vcpus", UINT(vcpus, 1, VCPUS_MAX)},
+    [JOB_KEY_MEMORY_MIB] =
+        {.name = "memory_mib", UINT(memory_mib, MEMORY_MIN_MIB, MEMORY_MAX_MIB)},
+    [JOB_KEY_KERNEL_CMDLINE] =
+        {.name = "kernel_cmdline",
+         TEXT(kernel_cmdline, 0, CMDLINE_MAX_CHARS, CMDLINE_FORM, CMDLINE_TEXT)},
+    [JOB_KEY_KERNEL_CMDLINE_APPEND] =
+        {.name = "kernel_cmdline_append",
+         TEXT(kernel_cmdline_append, 0, CMDLINE_MAX_CHARS, CMDLINE_FORM, CMDLINE_TEXT)},
+    [JOB_KEY_VSOCK] =
+        {.name = "vsock", BOOL(vsock)},
+    [JOB_KEY_VSOCK_PATH] =
+        {.name = "vsock_path", PATH(vsock_path, "a path")},
+    [JOB_KEY_TIMEOUT_SECS] =
+        {.name = "timeout_secs", UINT(timeout_secs, 0, TIMEOUT_MAX_SECS)},
+    [JOB_KEY_COMMAND] =
+        {.name = "command",
+         LIST(JOB_TYPE_COMMAND, command, 0, ARGUMENT_MAX_CHARS, ARGUMENTS_MAX, NULL,
+              ARGUMENT_TEXT)},
+    [JOB_KEY_ENV] =
+        {.name = "env",
+         LIST(JOB_TYPE_ENV, env, 0, ARGUMENT_MAX_CHARS, ARGUMENTS_MAX, NULL, ARGUMENT_TEXT)},
+    [JOB_KEY_WORKDIR] =
+        {.name = "workdir", TEXT(workdir, 1, ANY_LENGTH, "^/", "an absolute path in the guest")},
+    [JOB_KEY_USER] =
+        {.name = "user", TEXT(user, 1, 255, USER_FORM, USER_TEXT)},
+    [JOB_KEY_HOSTNAME] =
+        {.name = "hostname", TEXT(hostname, 1, 64, HOSTNAME_FORM, HOSTNAME_TEXT)},
+    [JOB_KEY_STDIN_PATH] =
+        {.name = "stdin_path", FILE_IN(struct job, stdin_file)},
+    [JOB_KEY_TMPFS_MIB] =
+        {.name = "tmpfs_mib", UINT(tmpfs_mib, 0, MEMORY_MAX_MIB)},
+    [JOB_KEY_DRIVES] =
+        {.name = "drives", .type = JOB_TYPE_DRIVES, .offset = offsetof(struct job, drives),
+         .items_max = JOB_DRIVES_MAX, .fields = job_drive_fields},
+    [JOB_KEY_OUTPUT_FILES] =
+        {.name = "output_files",
+         LIST(JOB_TYPE_STRINGS, output_files, 2, ANY_LENGTH, OUTPUT_FILES_MAX, "^/[^/]",
+              "an absolute path or glob pattern in the guest")},
+    [JOB_KEY_LIMITS] =
+        {.name = "limits", OBJECT(limits_fields)},
+    [JOB_KEY_REPORT_PATH] =
+        {.name = "report_path", PATH(report_path, "a path, or \"-\" for standard output")},
+    [JOB_KEY_LARGE_OUTPUTS] =
+        {.name = "large_outputs", OBJECT(large_outputs_fields)},
+    [JOB_KEY_SANDBOX] =
+        {.name = "sandbox", ENUM(sandbox, sandbox_names)},
 };
+/* clang-format on */
 
 const char *job_fstype_name(enum job_fstype fstype)
 {

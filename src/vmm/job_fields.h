@@ -2,8 +2,8 @@
 /*
  * job_fields.h: the table of a job's keys. For the job_*.c files only.
  *
- * To add a key: a row in JOB_KEY_LIST (job.h), a field in struct job, a row in job_fields.c, the same
- * in schemas/job.schema.json, and a good and a bad job in tests/schema.
+ * To add a key: a row in JOB_KEY_LIST (job.h), a field in struct job, a row in job_fields.c, the
+ * same in schemas/job.schema.json, and a good and a bad job in tests/schema.
  */
 #ifndef BVMM_VMM_JOB_FIELDS_H
 #define BVMM_VMM_JOB_FIELDS_H
@@ -29,8 +29,8 @@ enum job_type {
 struct job_field {
     const char *name;
     enum job_type type;
-    size_t offset;            /* in the struct that the fields belong to */
-    uint64_t min;             /* of the number, or of the string in characters */
+    size_t offset; /* in the struct that the fields belong to */
+    uint64_t min;  /* of the number, or of the string in characters */
     uint64_t max;
     uint64_t items_max;       /* arrays and objects */
     const char *pattern;      /* extended regular expression, or NULL; the schema has the same */

@@ -2,9 +2,10 @@
 /*
  * job_files.c: opens what a job names, and looks whether it is what it should be.
  *
- * Every path is opened once. What is examined is the open descriptor, and the descriptor is what the
- * run uses: nobody can put another file in its place in between. Symbolic links are followed, since
- * the job's author may read what they point to anyway; but what is not a regular file is refused.
+ * Every path is opened once. What is examined is the open descriptor, and the descriptor is what
+ * the run uses: nobody can put another file in its place in between. Symbolic links are followed,
+ * since the job's author may read what they point to anyway; but what is not a regular file is
+ * refused.
  *
  * Thread: launcher. Blocks on files only: a FIFO is opened without waiting, and refused.
  */
@@ -174,7 +175,8 @@ static bool open_and_read(struct opener *o, const char *key, struct job_file *fi
 
 static void open_kernel(struct opener *o)
 {
-    static const char expected[] = "a Linux kernel: vmlinux or bzImage for x86_64, Image for aarch64";
+    static const char expected[] =
+        "a Linux kernel: vmlinux or bzImage for x86_64, Image for aarch64";
     struct job_file *file = &o->job->kernel;
     uint8_t head[FILE_HEAD_BYTES];
     char what[128];
@@ -211,7 +213,8 @@ static void check_image(struct opener *o, const char *key, const struct job_file
         file_problem(o, key, file, what, job_fstype_name((enum job_fstype)(*fstype)));
     } else if (facts->used_bytes > file->size_bytes) {
         snprintf(what, sizeof(what),
-                 "has been cut short: it is %" PRIu64 " bytes long, and by its own account %" PRIu64,
+                 "has been cut short: it is %" PRIu64
+                 " bytes long, and by its own account %" PRIu64,
                  file->size_bytes, facts->used_bytes);
         file_problem(o, key, file, what, "a complete image");
     } else if (facts->unsupported && !o->job->kernel.path) {
@@ -304,10 +307,10 @@ static const char *same_as_input(const struct job *job, const struct stat *targe
         int fd;
         const char *key;
     } inputs[] = {
-        {job->kernel.fd, "$.kernel_path"},
-        {job->rootfs.fd, "$.rootfs_path"},
-        {job->initrd.fd, "$.initrd_path"},
-        {job->stdin_file.fd, "$.stdin_path"},
+        {job->kernel.fd,     "$.kernel_path"},
+        {job->rootfs.fd,     "$.rootfs_path"},
+        {job->initrd.fd,     "$.initrd_path"},
+        {job->stdin_file.fd, "$.stdin_path" },
     };
     struct stat status;
 
@@ -340,11 +343,12 @@ static void check_report_target(struct opener *o, const char *name)
     }
     if (!S_ISREG(status.st_mode)) {
         /* The report is renamed into place, which would put a file where /dev/null was. */
-        job_problem(o->problems, o->job,
-                    "$.report_path: \"%.*s\" is there already and is %s; expected a regular file, a "
-                    "new name, or - for standard output",
-                    SHOWN_PATH_BYTES, path,
-                    S_ISLNK(status.st_mode) ? "a symbolic link" : mode_name(status.st_mode));
+        job_problem(
+            o->problems, o->job,
+            "$.report_path: \"%.*s\" is there already and is %s; expected a regular file, a "
+            "new name, or - for standard output",
+            SHOWN_PATH_BYTES, path,
+            S_ISLNK(status.st_mode) ? "a symbolic link" : mode_name(status.st_mode));
         return;
     }
     input = same_as_input(o->job, &status);

@@ -5,6 +5,27 @@
 #include <signal.h>
 #include <stdio.h>
 
+static enum exit_status run_command(const struct cli_options *options, uint64_t process_start_ns)
+{
+    switch (options->command) {
+    case CLI_RUN:
+        return cli_run(options, process_start_ns);
+    case CLI_VALIDATE:
+        return cli_validate(options);
+    case CLI_SCHEMA:
+        return cli_schema(options);
+    case CLI_KERNEL:
+        return cli_kernel(options);
+    case CLI_CHECK:
+        return cli_check(options);
+    case CLI_HELP:
+        return cli_help();
+    case CLI_VERSION:
+        return cli_version();
+    }
+    return EXIT_STATUS_USAGE;
+}
+
 int main(int argc, char **argv)
 {
     uint64_t process_start_ns = clock_monotonic_ns();
@@ -17,21 +38,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "bvmm: %s\n", err.message);
         return EXIT_STATUS_USAGE;
     }
-    switch (options.command) {
-    case CLI_RUN:
-        return cli_run(&options, process_start_ns);
-    case CLI_VALIDATE:
-        return cli_validate(&options);
-    case CLI_SCHEMA:
-        return cli_schema(&options);
-    case CLI_KERNEL:
-        return cli_kernel(&options);
-    case CLI_CHECK:
-        return cli_check(&options);
-    case CLI_HELP:
-        return cli_help();
-    case CLI_VERSION:
-        return cli_version();
-    }
-    return EXIT_STATUS_USAGE;
+    return (int)run_command(&options, process_start_ns);
 }

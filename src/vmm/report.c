@@ -157,9 +157,9 @@ static void set_outcome(struct report_builder *b, json_t *report)
     const struct run_outcome *outcome = &b->record->outcome;
     bool decided = outcome->status != RUN_NONE;
 
-    report_set(b, report, "status",
-               json_string(run_status_name(decided ? (enum run_status)outcome->status
-                                                   : RUN_VM_ERROR)));
+    report_set(
+        b, report, "status",
+        json_string(run_status_name(decided ? (enum run_status)outcome->status : RUN_VM_ERROR)));
     if (!decided) {
         report_warn(b, "nobody decided how this run ended; the VM process was gone before");
     }
@@ -230,7 +230,8 @@ static void set_all(struct report_builder *b, json_t *report)
     report_set(b, report, "actors", report_actors(b));
     report_set(b, report, "device_faults", report_device_faults(b));
     if (b->record->mended_count > 0) {
-        report_warn(b, "the VM process left %" PRIu32 " impossible values in its record; they were "
+        report_warn(b,
+                    "the VM process left %" PRIu32 " impossible values in its record; they were "
                     "replaced, and nothing here that came from it is to be trusted",
                     b->record->mended_count);
     }
@@ -312,8 +313,8 @@ static int dump(const json_t *report, int fd)
     out->fd = fd;
     out->error = 0;
     out->used = 0;
-    if (json_dump_callback(report, collect, out, JSON_INDENT(2)) < 0 ||
-        collect("\n", 1, out) < 0 || flush(out) < 0) {
+    if (json_dump_callback(report, collect, out, JSON_INDENT(2)) < 0 || collect("\n", 1, out) < 0 ||
+        flush(out) < 0) {
         r = out->error < 0 ? out->error : -ENOMEM;
     } else {
         r = 0;
@@ -361,7 +362,7 @@ static int put(const struct job *job, const json_t *report, enum report_place *r
                                          strerror(-stdout_r));
     }
     return error_set(err, BVMM_ERROR_IO, r, "cannot write the report to '%.600s': %s; %s",
-                     job->report_path, strerror(-r),
+                     job->report_path, fileio_strerror(r),
                      stdout_r == 0 ? "it is on standard output instead"
                                    : "and standard output does not take it either: it is lost");
 }

@@ -114,7 +114,8 @@ json_t *report_host(struct report_builder *b)
     }
     set_cpu_model(b, host);
     set_sysconf(b, host, "cpus_online", _SC_NPROCESSORS_ONLN, 1, 1);
-    set_sysconf(b, host, "memory_mib", _SC_PHYS_PAGES, page_bytes > 0 ? (uint64_t)page_bytes : 0, MIB);
+    set_sysconf(b, host, "memory_mib", _SC_PHYS_PAGES, page_bytes > 0 ? (uint64_t)page_bytes : 0,
+                MIB);
     return report_end(b, host);
 }
 

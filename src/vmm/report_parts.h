@@ -50,14 +50,14 @@ json_t *report_signal(int number);
 
 /* ---- Sections -------------------------------------------------------------------------------- */
 
-json_t *report_job(struct report_builder *b);                                   /* report_facts.c */
+json_t *report_job(struct report_builder *b); /* report_facts.c */
 json_t *report_host(struct report_builder *b);
 json_t *report_kernel(struct report_builder *b);
-json_t *report_stream(struct report_builder *b, enum stream_id stream);       /* report_streams.c */
+json_t *report_stream(struct report_builder *b, enum stream_id stream); /* report_streams.c */
 json_t *report_output_files(struct report_builder *b, json_t **ret_missing);
 json_t *report_output_transfer(struct report_builder *b);
 json_t *report_console(struct report_builder *b);
-json_t *report_timings(struct report_builder *b);                              /* report_counts.c */
+json_t *report_timings(struct report_builder *b); /* report_counts.c */
 json_t *report_exits(struct report_builder *b);
 json_t *report_actors(struct report_builder *b);
 json_t *report_device_faults(struct report_builder *b);

@@ -99,8 +99,10 @@ static json_t *in_file(struct report_builder *b, const struct content *content)
         name = json_sprintf("%s/%s", dir, content->file_name);
     } else {
         b->large_failed = true;
-        report_warn(b, "%s/%s could not be written (%s); this and the streams after it are in the "
-                    "report itself", dir, content->file_name, strerror(-r));
+        report_warn(b,
+                    "%s/%s could not be written (%s); this and the streams after it are in the "
+                    "report itself",
+                    dir, content->file_name, fileio_strerror(r));
     }
     free(dir);
     return name;
@@ -170,8 +172,7 @@ static void set_content(struct report_builder *b, json_t *object, struct content
                content->has_announced ? report_u64(content->announced_bytes) : json_null());
     report_set(b, object, "announced_sha256",
                content->has_digest ? report_sha256(content->digest) : json_null());
-    report_set(b, object, "digest_ok",
-               content->has_digest ? json_boolean(digest_ok) : json_null());
+    report_set(b, object, "digest_ok", content->has_digest ? json_boolean(digest_ok) : json_null());
 }
 
 /* ---- Streams --------------------------------------------------------------------------------- */
@@ -299,7 +300,8 @@ static void find_announced(struct file_list *list, const struct manifest *manife
     for (size_t i = 0; i < manifest->count; i++) {
         const struct manifest_entry *entry = &manifest->entries[i];
 
-        if (entry->name == MANIFEST_FILE && !list->seen[i] && entry->path_bytes == file->path_bytes &&
+        if (entry->name == MANIFEST_FILE && !list->seen[i] &&
+            entry->path_bytes == file->path_bytes &&
             memcmp(entry->path, file->path, file->path_bytes) == 0) {
             list->seen[i] = true;
             set_announced(content, entry);
@@ -309,8 +311,8 @@ static void find_announced(struct file_list *list, const struct manifest *manife
 }
 
 /* The files of a stream that bvmm's init sent. */
-static void list_framed(struct file_list *list, const struct manifest *manifest, const uint8_t *bytes,
-                        uint64_t count)
+static void list_framed(struct file_list *list, const struct manifest *manifest,
+                        const uint8_t *bytes, uint64_t count)
 {
     struct output_reader reader;
     struct output_file file;

@@ -9,7 +9,8 @@
 
 #include "../unit/report_fixture.h"
 
-#define WITH_COMMAND "{\"rootfs_path\": \"r\", \"command\": [\"a\", \"\\u00fc\"], \"labels\": {\"a\": \"b\"}, "
+#define WITH_COMMAND                                                                               \
+    "{\"rootfs_path\": \"r\", \"command\": [\"a\", \"\\u00fc\"], \"labels\": {\"a\": \"b\"}, "
 #define SMALL                                                                                      \
     "\"limits\": {\"stdout_bytes\": 300, \"stderr_bytes\": 300, \"output_bytes\": 4000, "          \
     "\"console_bytes\": 4096}}"
@@ -102,7 +103,9 @@ static void sample_garbage(unsigned *seed)
     bytes = (uint8_t *)f.record;
     for (size_t i = 0; i < f.layout->size_bytes; i++) {
         /* Mostly small values: wholly random ones are all mended, or end every parser at once. */
-        bytes[i] = (uint8_t)(rand_r(seed) % 4 ? 0 : rand_r(seed) % 7 ? rand_r(seed) % 4 : rand_r(seed));
+        bytes[i] = (uint8_t)(rand_r(seed) % 4   ? 0
+                             : rand_r(seed) % 7 ? rand_r(seed) % 4
+                                                : rand_r(seed));
     }
     write_sample(&f);
 }

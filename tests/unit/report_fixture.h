@@ -69,7 +69,8 @@ static inline void fixture_sha256(const void *data, size_t bytes, uint8_t digest
 }
 
 /* A stream as it is after all of it has come. */
-static inline void fixture_stream(struct fixture *f, enum stream_id id, const void *data, size_t bytes)
+static inline void fixture_stream(struct fixture *f, enum stream_id id, const void *data,
+                                  size_t bytes)
 {
     struct record_stream *stream = &f->record->streams[id];
 

@@ -31,7 +31,8 @@ static int parse(struct cli_options *options, struct bvmm_error *err, const char
     int argc = 1;
 
     snprintf(words, sizeof(words), "%s", line);
-    for (char *word = strtok(words, " "); word; word = strtok(NULL, " ")) { /* NOLINT(concurrency) */
+    for (char *word = strtok(words, " "); word;
+         word = strtok(NULL, " ")) { /* NOLINT(concurrency) */
         argv[argc++] = word;
     }
     return cli_parse(argc, argv, options, err);
@@ -276,7 +277,8 @@ static void put_text(const char *path, const char *text)
 static void kernel_from_a_directory(void **state)
 {
     static const char json[] =
-        "{\"version\": \"6.1.7\", \"artefacts\": [{\"name\": \"%s\", \"size_bytes\": 6, \"sha256\": "
+        "{\"version\": \"6.1.7\", \"artefacts\": [{\"name\": \"%s\", \"size_bytes\": 6, "
+        "\"sha256\": "
         "\"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"}]}";
     char dir[] = "/tmp/bvmm-test-cli.XXXXXX";
     struct bvmm_error err;

@@ -223,18 +223,19 @@ static void every_key_is_stored(void **state)
     struct job job;
 
     (void)state;
-    load_good("{\"$schema\": \"s\", \"name\": \"n\", \"labels\": {\"a\": \"b\"},"
-              "\"kernel_path\": \"kernel\", \"rootfs_path\": \"root\", \"rootfs_type\": \"squashfs\","
-              "\"initrd_path\": \"initrd\", \"vcpus\": 2, \"memory_mib\": 128,"
-              "\"kernel_cmdline\": \"c\", \"kernel_cmdline_append\": \"d\", \"vsock\": true,"
-              "\"vsock_path\": \"v\", \"timeout_secs\": 7, \"command\": [\"x\", \"y\"],"
-              "\"env\": {\"E\": \"f=g\"}, \"workdir\": \"/w\", \"user\": \"u:g\","
-              "\"hostname\": \"h\", \"stdin_path\": \"text\", \"tmpfs_mib\": 3,"
-              "\"drives\": [{\"path\": \"ext4\", \"mount\": \"/m\"}, {\"path\": \"text\"}],"
-              "\"output_files\": [\"/o\"], \"limits\": {\"stdout_bytes\": 1, \"stderr_bytes\": 2,"
-              "\"output_bytes\": 3, \"console_bytes\": 4096}, \"report_path\": \"out.json\","
-              "\"large_outputs\": {\"over_bytes\": 9, \"dir\": \"ld\"}, \"sandbox\": \"off\"}",
-              &job);
+    load_good(
+        "{\"$schema\": \"s\", \"name\": \"n\", \"labels\": {\"a\": \"b\"},"
+        "\"kernel_path\": \"kernel\", \"rootfs_path\": \"root\", \"rootfs_type\": \"squashfs\","
+        "\"initrd_path\": \"initrd\", \"vcpus\": 2, \"memory_mib\": 128,"
+        "\"kernel_cmdline\": \"c\", \"kernel_cmdline_append\": \"d\", \"vsock\": true,"
+        "\"vsock_path\": \"v\", \"timeout_secs\": 7, \"command\": [\"x\", \"y\"],"
+        "\"env\": {\"E\": \"f=g\"}, \"workdir\": \"/w\", \"user\": \"u:g\","
+        "\"hostname\": \"h\", \"stdin_path\": \"text\", \"tmpfs_mib\": 3,"
+        "\"drives\": [{\"path\": \"ext4\", \"mount\": \"/m\"}, {\"path\": \"text\"}],"
+        "\"output_files\": [\"/o\"], \"limits\": {\"stdout_bytes\": 1, \"stderr_bytes\": 2,"
+        "\"output_bytes\": 3, \"console_bytes\": 4096}, \"report_path\": \"out.json\","
+        "\"large_outputs\": {\"over_bytes\": 9, \"dir\": \"ld\"}, \"sandbox\": \"off\"}",
+        &job);
     assert_string_equal(job.name, "n");
     assert_int_equal(job.labels.count, 1);
     assert_string_equal(job.labels.items[0].name, "a");
@@ -325,8 +326,9 @@ static void fds_are_closed_again(void **state)
     job_fini(&job);
     assert_int_equal(count_fds(), before);
     job_fini(&job); /* twice does no harm */
-    assert_int_equal(load("{\"rootfs_path\": \"root\", \"kernel_path\": \"text\"}", 0, &job, &problems),
-                     -EINVAL);
+    assert_int_equal(
+        load("{\"rootfs_path\": \"root\", \"kernel_path\": \"text\"}", 0, &job, &problems),
+        -EINVAL);
     job_fini(&job);
     assert_int_equal(count_fds(), before);
 }
@@ -351,17 +353,21 @@ static void the_examined_file_is_the_one_used(void **state)
 static void files_that_are_none_are_refused(void **state)
 {
     (void)state;
-    expect_refusal("{\"rootfs_path\": \"missing\"}", "$.rootfs_path", "No such file", "relative paths");
-    expect_refusal("{\"rootfs_path\": \"loop\"}", "$.rootfs_path", "symbolic links", "can be opened");
-    expect_refusal("{\"rootfs_path\": \"subdir\"}", "$.rootfs_path", "is a directory", "regular file");
+    expect_refusal("{\"rootfs_path\": \"missing\"}", "$.rootfs_path", "No such file",
+                   "relative paths");
+    expect_refusal("{\"rootfs_path\": \"loop\"}", "$.rootfs_path", "symbolic links",
+                   "can be opened");
+    expect_refusal("{\"rootfs_path\": \"subdir\"}", "$.rootfs_path", "is a directory",
+                   "regular file");
     expect_refusal("{\"rootfs_path\": \"fifo\"}", "$.rootfs_path", "is a FIFO", "regular file");
     expect_refusal("{\"rootfs_path\": \"socket\"}", "$.rootfs_path", "cannot open", "expected");
     expect_refusal("{\"rootfs_path\": \"/dev/zero\"}", "$.rootfs_path", "is a character device",
                    "regular file");
     expect_refusal("{\"rootfs_path\": \"empty\"}", "$.rootfs_path", "is empty", "image");
     expect_refusal("{\"rootfs_path\": \"text/x\"}", "$.rootfs_path", "Not a directory", "expected");
-    expect_refusal("{\"rootfs_path\": \"root\", \"drives\": [{\"path\": \"root\"}, {\"path\": \"no\"}]}",
-                   "$.drives[1].path", "No such file", "existing file");
+    expect_refusal(
+        "{\"rootfs_path\": \"root\", \"drives\": [{\"path\": \"root\"}, {\"path\": \"no\"}]}",
+        "$.drives[1].path", "No such file", "existing file");
     expect_refusal("{\"rootfs_path\": \"root\", \"drives\": [{\"path\": \"empty\"}]}",
                    "$.drives[0].path", "is empty", "image");
     expect_refusal("{\"rootfs_path\": \"root\", \"command\": \"c\", \"stdin_path\": \"fifo\"}",
@@ -373,8 +379,10 @@ static void images_that_are_none_are_refused(void **state)
     (void)state;
     expect_refusal("{\"rootfs_path\": \"text\"}", "$.rootfs_path", "no file of a known kind",
                    "squashfs, ext4 or erofs");
-    expect_refusal("{\"rootfs_path\": \"bzimage\"}", "$.rootfs_path", "is a kernel for x86_64", "squashfs");
-    expect_refusal("{\"rootfs_path\": \"initrd\"}", "$.rootfs_path", "is a cpio archive", "squashfs");
+    expect_refusal("{\"rootfs_path\": \"bzimage\"}", "$.rootfs_path", "is a kernel for x86_64",
+                   "squashfs");
+    expect_refusal("{\"rootfs_path\": \"initrd\"}", "$.rootfs_path", "is a cpio archive",
+                   "squashfs");
     expect_refusal("{\"rootfs_path\": \"ext4\", \"rootfs_type\": \"squashfs\"}", "$.rootfs_path",
                    "ext4 image", "expected squashfs");
     expect_refusal("{\"rootfs_path\": \"root.cut\"}", "$.rootfs_path", "4096 bytes long",
@@ -407,14 +415,14 @@ static void kernels_that_are_none_are_refused(void **state)
     assert_int_equal(uname(&host), 0);
     expect_refusal("{\"rootfs_path\": \"root\", \"kernel_path\": \"root\"}", "$.kernel_path",
                    "is a squashfs image", "a Linux kernel");
-    expect_refusal("{\"rootfs_path\": \"root\", \"kernel_path\": \"text\"}", "$.kernel_path", "is no",
-                   "a Linux kernel");
+    expect_refusal("{\"rootfs_path\": \"root\", \"kernel_path\": \"text\"}", "$.kernel_path",
+                   "is no", "a Linux kernel");
     expect_refusal("{\"rootfs_path\": \"root\", \"kernel_path\": \"initrd.gz\"}", "$.kernel_path",
                    "is a gzip-compressed file", "a Linux kernel");
     expect_refusal("{\"rootfs_path\": \"root\", \"kernel_path\": \"program\"}", "$.kernel_path",
                    "an ELF file that is no kernel", "a Linux kernel");
-    expect_refusal("{\"rootfs_path\": \"root\", \"kernel_path\": \"empty\"}", "$.kernel_path", "is empty",
-                   "a Linux kernel");
+    expect_refusal("{\"rootfs_path\": \"root\", \"kernel_path\": \"empty\"}", "$.kernel_path",
+                   "is empty", "a Linux kernel");
     expect_refusal(strcmp(host.machine, "aarch64") == 0
                        ? "{\"rootfs_path\": \"root\", \"kernel_path\": \"elf\"}"
                        : "{\"rootfs_path\": \"root\", \"kernel_path\": \"arm64\"}",
@@ -427,14 +435,15 @@ static void initrds_and_stdin_must_fit(void **state)
     int fd;
 
     (void)state;
-    expect_refusal("{\"initrd_path\": \"text\"}", "$.initrd_path", "no file of a known kind", "cpio");
+    expect_refusal("{\"initrd_path\": \"text\"}", "$.initrd_path", "no file of a known kind",
+                   "cpio");
     put_file("large", "070701", 6);
     path_in_dir(path, "large");
     fd = open(path, O_WRONLY | O_CLOEXEC);
     assert_int_equal(ftruncate(fd, 33 << 20), 0); /* sparse */
     close(fd);
-    expect_refusal("{\"initrd_path\": \"large\", \"memory_mib\": 64}", "$.initrd_path", "34603008 bytes",
-                   "memory_mib");
+    expect_refusal("{\"initrd_path\": \"large\", \"memory_mib\": 64}", "$.initrd_path",
+                   "34603008 bytes", "memory_mib");
     expect_refusal("{\"rootfs_path\": \"root\", \"command\": \"c\", \"stdin_path\": \"large\","
                    "\"memory_mib\": 64}",
                    "$.stdin_path", "34603008 bytes", "memory_mib");
@@ -457,8 +466,8 @@ static void report_paths_are_checked(void **state)
                    "is a character device", "- for standard output");
     expect_refusal("{\"rootfs_path\": \"root\", \"report_path\": \"link\"}", "$.report_path",
                    "is a symbolic link", "- for standard output");
-    expect_refusal("{\"rootfs_path\": \"root\", \"report_path\": \"subdir/../root\"}", "$.report_path",
-                   "$.rootfs_path", "a name of its own");
+    expect_refusal("{\"rootfs_path\": \"root\", \"report_path\": \"subdir/../root\"}",
+                   "$.report_path", "$.rootfs_path", "a name of its own");
     expect_refusal("{\"rootfs_path\": \"root\", \"report_path\": \"job.json\"}", "$.report_path",
                    "the job file", "a name of its own");
     expect_refusal("{\"rootfs_path\": \"root\", \"drives\": [{\"path\": \"text\"}],"
@@ -484,8 +493,8 @@ static void vsock_path_must_fit_a_socket_name(void **state)
     load_good(text, &job);
     assert_int_equal(strlen(job.vsock_path), 96);
     job_fini(&job);
-    snprintf(text, sizeof(text), "{\"rootfs_path\": \"root\", \"vsock_path\": \"%.*s\"}", (int)room + 1,
-             many_v);
+    snprintf(text, sizeof(text), "{\"rootfs_path\": \"root\", \"vsock_path\": \"%.*s\"}",
+             (int)room + 1, many_v);
     expect_refusal(text, "$.vsock_path", "97 bytes", "at most 96");
     expect_refusal("{\"rootfs_path\": \"root\", \"vsock_path\": \"no/v\"}", "$.vsock_path",
                    "No such file", "writable");
@@ -498,8 +507,8 @@ static void report_path_of_the_command_line(void **state)
     struct job job;
 
     (void)state;
-    assert_int_equal(load("{\"rootfs_path\": \"root\", \"report_path\": \"r.json\"}", JOB_LOAD_NO_FILES,
-                          &job, &problems),
+    assert_int_equal(load("{\"rootfs_path\": \"root\", \"report_path\": \"r.json\"}",
+                          JOB_LOAD_NO_FILES, &job, &problems),
                      0);
     assert_int_equal(chdir(dir), 0);
     assert_int_equal(job_set_report_path(&job, "subdir/x.json"), 0);
@@ -521,8 +530,8 @@ static void all_problems_are_told(void **state)
     struct job job;
 
     (void)state;
-    assert_int_equal(load("{\"rootfs_path\": \"\", \"vcpus\": 0, \"memory_mib\": \"x\", \"q\": 1}", 0, &job,
-                          &problems),
+    assert_int_equal(load("{\"rootfs_path\": \"\", \"vcpus\": 0, \"memory_mib\": \"x\", \"q\": 1}",
+                          0, &job, &problems),
                      -EINVAL);
     assert_int_equal(problems.count, 4);
     job_problems_to_error(&problems, &err);
@@ -554,7 +563,8 @@ static void syntax_errors_have_line_and_column(void **state)
     struct job job;
 
     (void)state;
-    assert_int_equal(load("{\n  \"rootfs_path\": \"a\",\n  \"vcpus\": }\n", 0, &job, &problems), -EINVAL);
+    assert_int_equal(load("{\n  \"rootfs_path\": \"a\",\n  \"vcpus\": }\n", 0, &job, &problems),
+                     -EINVAL);
     assert_non_null(strstr(problems.items[0].message, "line 3, column 12"));
     job_fini(&job);
 }

@@ -39,7 +39,8 @@ static void regions_do_not_overlap(void **state)
     (void)state;
     assert_true(record->magic == RECORD_MAGIC);
     assert_true(record->console.offset_bytes >= end);
-    assert_int_equal(record->console.head_capacity_bytes + record->console.tail_capacity_bytes, 1001);
+    assert_int_equal(record->console.head_capacity_bytes + record->console.tail_capacity_bytes,
+                     1001);
     end = record->console.offset_bytes + 1001;
     for (int i = 0; i < STREAM_COUNT; i++) {
         assert_true(record->streams[i].offset_bytes >= end);

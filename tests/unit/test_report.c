@@ -143,7 +143,7 @@ static void completed_run(void **state)
     want_integer(report, "actors.0.messages_in", 7);
     want_null(report, "actors.1.cpu_ns");
     want_string(report, "actors.1.absent.cpu_ns",
-                  "the actor had not stopped when the VM process ended");
+                "the actor had not stopped when the VM process ended");
     want_string(report, "console.text", "Linux version 6.1\n");
     assert_int_equal(json_array_size(at(report, "warnings")), 0);
     json_decref(report);
@@ -263,7 +263,7 @@ static void whole_streams(void **state)
     want_string(report, "stdout.via", "serial");
     /* By sha256sum(1). */
     want_string(report, "stdout.sha256",
-                  "cfbb2848249e6027d661c1e18f05773770af45b6a5d2e6dd6434f6992cabf550");
+                "cfbb2848249e6027d661c1e18f05773770af45b6a5d2e6dd6434f6992cabf550");
     want_string(report, "stderr.encoding", "base64");
     want_string(report, "stderr.data", "AAH/");
     want_string(report, "stderr.via", "vsock");
@@ -778,25 +778,25 @@ static void utf8_by_the_table(void **state)
         size_t count;
         size_t good;
     } cases[] = {
-        {"", 0, 0},
-        {"abc", 3, 3},
-        {"a\0b", 3, 1},
-        {"\xc3\xbc", 2, 2},
-        {"\xc3", 1, 0},
-        {"\xc0\x80", 2, 0},
-        {"\xc1\xbf", 2, 0},
-        {"\xe0\x9f\xbf", 3, 0},
-        {"\xe0\xa0\x80", 3, 3},
-        {"\xed\x9f\xbf", 3, 3},
-        {"\xed\xa0\x80", 3, 0},
-        {"\xef\xbf\xbf", 3, 3},
+        {"",                 0, 0},
+        {"abc",              3, 3},
+        {"a\0b",             3, 1},
+        {"\xc3\xbc",         2, 2},
+        {"\xc3",             1, 0},
+        {"\xc0\x80",         2, 0},
+        {"\xc1\xbf",         2, 0},
+        {"\xe0\x9f\xbf",     3, 0},
+        {"\xe0\xa0\x80",     3, 3},
+        {"\xed\x9f\xbf",     3, 3},
+        {"\xed\xa0\x80",     3, 0},
+        {"\xef\xbf\xbf",     3, 3},
         {"\xf0\x8f\xbf\xbf", 4, 0},
         {"\xf0\x90\x80\x80", 4, 4},
         {"\xf4\x8f\xbf\xbf", 4, 4},
         {"\xf4\x90\x80\x80", 4, 0},
         {"\xf5\x80\x80\x80", 4, 0},
-        {"\x80", 1, 0},
-        {"ok\xf0\x9f\x98", 5, 2},
+        {"\x80",             1, 0},
+        {"ok\xf0\x9f\x98",   5, 2},
     };
 
     (void)state;
@@ -842,7 +842,8 @@ static void digests_to_text_and_back(void **state)
     fixture_sha256("abc", 3, digest); /* FIPS 180-4, first example */
     sha256_to_text(digest, text);
     assert_string_equal(text, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    assert_true(sha256_from_text("BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD", back));
+    assert_true(
+        sha256_from_text("BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD", back));
     assert_memory_equal(back, digest, SHA256_BYTES);
     text[10] = 'g';
     assert_false(sha256_from_text(text, back));
