@@ -120,10 +120,12 @@ static void test_environment(void **state)
     assert_string_equal(environment_get(env, "HOME"), "/home/joe");
     assert_non_null(strstr(environment_get(env, "PATH"), "/usr/bin"));
     assert_null(environment_get(env, "TERM"));
+    environment_free(env);
     assert_int_equal(environment_make(full, 2, &user, &env), 0);
     assert_string_equal(environment_get(env, "HOME"), "/h");
     assert_string_equal(environment_get(env, "PATH"), "/p");
     assert_null(env[2]);
+    environment_free(env);
 }
 
 static void test_shares(void **state)

@@ -225,13 +225,14 @@ static void set_up(struct fixture *f)
     outputs_init(&f->outputs, MIB);
     link_init(&f->link, nonce);
     f->link.connect = new_peer;
-    f->link.serial_fd = new_peer(0);
+    f->link.serial_fd = new_peer(0); /* peers[0] */
 }
 
 /* Say hello, say the end, deliver, bye; then read what arrived. */
 static void go(struct fixture *f, bool vsock)
 {
     struct frame_end end = {.boottime_ns = 9, .wait_status = 9};
+    const struct peer *control;
 
     assert_int_equal(link_hello(&f->link, vsock, 5), 0);
     assert_int_equal(link_say_end(&f->link, &end), 0);
@@ -243,12 +244,13 @@ static void go(struct fixture *f, bool vsock)
     for (size_t i = 0; i < peer_count; i++) {
         pthread_join(peers[i].thread, NULL);
     }
-    if (find_peer(5003)) {
-        receive(&f->vsock, f->record, find_peer(5003));
+    control = find_peer(5003);
+    if (control) {
+        receive(&f->vsock, f->record, control);
         result_sink_abandon(&f->vsock.sink);
     }
     receive_streams(f->record);
-    receive(&f->serial, f->record, find_peer(0));
+    receive(&f->serial, f->record, &peers[0]);
 }
 
 static void tear_down(struct fixture *f)
@@ -337,7 +339,7 @@ static void test_vsock(void **state)
     outputs_add(&f.outputs, file_a, true);
     go(&f, true);
     assert_int_equal(f.deliver_result, 0);
-    assert_int_equal(find_peer(0)->count, 0);
+    assert_int_equal(peers[0].count, 0);
     assert_false(f.vsock.decoder.broken);
     assert_int_equal(f.vsock.hello_via, VIA_VSOCK);
     assert_int_equal(f.vsock.events[RESULT_ANNOUNCE], 2);

@@ -70,12 +70,22 @@ int environment_make(const char *const *job_env, size_t count, const struct user
     }
     if (!out_of_memory && !environment_get(env, "HOME")) {
         out_of_memory = asprintf(&env[used], "HOME=%s", user->home) < 0;
+        env[used] = out_of_memory ? NULL : env[used];
     }
     if (out_of_memory) {
-        return -ENOMEM; /* init is about to give up; nobody needs the pieces */
+        environment_free(env);
+        return -ENOMEM;
     }
     *ret_env = env;
     return 0;
+}
+
+void environment_free(char **env)
+{
+    for (char **at = env; at && *at; at++) {
+        free(*at);
+    }
+    free(env);
 }
 
 /* 0, or why this file cannot be executed. */

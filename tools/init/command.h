@@ -83,10 +83,11 @@ const char *environment_get(char *const *env, const char *name);
 
 /*
  * environment_make - the job's variables, and PATH and HOME if it has none.
- * @ret_env: malloc'ed, ended by NULL.
+ * @ret_env: ended by NULL.
  * Return: 0, or -ENOMEM.
  */
 int environment_make(const char *const *job_env, size_t count, const struct user *user,
                      char ***ret_env) must_check;
+void environment_free(char **env);
 
 #endif
