@@ -77,7 +77,7 @@ lab_extract() {
 lab_finish_tree() {
     local dir=$1 pair
     rm -rf "$dir"/tmp/* "$dir"/var/lib/apt/lists/* "$dir"/var/cache/apt/* "$dir"/var/log/* "$dir"/etc/apt/sources.list
-    mkdir -p "$dir"/{dev,proc,sys,run,tmp,root,etc,var/tmp}
+    mkdir -p "$dir"/{dev,proc,sys,run,tmp,root,etc,mnt,opt,srv,home,var/tmp,usr/local/bin}
     chmod 1777 "$dir/tmp" "$dir/var/tmp"
     [ -e "$dir/etc/passwd" ] || printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' \
         'daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin' \
