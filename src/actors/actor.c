@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Stacks are small, and the same on every host: nothing here recurses. */
@@ -47,8 +48,12 @@ static void *actor_thread(void *arg)
 
     (void)prctl(PR_SET_NAME, self->name);
     self->stats->tid = (uint32_t)gettid();
+    if (self->def->prepare != NULL) {
+        self->def->prepare(self);
+    }
     if (self->enter_sandbox != NULL) {
-        int code = self->enter_sandbox(self, self->sandbox_context);
+        int code = self->enter_sandbox(self, self->filter);
+
         if (code < 0) {
             actor_fail(self, code, "enter_sandbox");
             actor_finish(self);
@@ -59,6 +64,10 @@ static void *actor_thread(void *arg)
     actor_tell(self, ACTOR_ID_SUPERVISOR, &(struct msg){.kind = MSG_READY});
     self->def->run(self);
     actor_finish(self);
+    if (self->enter_sandbox != NULL) {
+        /* Not by way of the C library, which would give back the stack and more: calls for nothing. */
+        (void)syscall(SYS_exit, 0);
+    }
     return NULL;
 }
 

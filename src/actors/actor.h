@@ -22,6 +22,7 @@
 
 #include <pthread.h>
 
+#include "actors/policy.h"
 #include "base/base.h"
 #include "base/error.h"
 #include "base/record.h"
@@ -29,7 +30,6 @@
 #include "mailbox/msg.h"
 
 struct actor;
-struct policy; /* actors/policy.h */
 
 /*
  * A handler of one kind of message. Runs on the actor's thread, must not block, takes its state from
@@ -41,6 +41,9 @@ typedef void (*actor_handler_fn)(struct actor *self, const struct msg *msg);
 struct actor_def {
     const char *name; /* thread name; instances of a class that has several get a number behind */
     const char *owns; /* for people: what only this thread touches */
+
+    /* On the thread, before it enters its sandbox: what the policy does not allow later. May be NULL. */
+    void (*prepare)(struct actor *self);
 
     /* The thread's body: device_actor_run for devices; a loop of their own for vCPU and supervisor. */
     void (*run)(struct actor *self);
@@ -64,7 +67,7 @@ struct actor_def {
     /* Indexed by enum msg_kind; device_actor_run calls them. NULL: this class never gets it. */
     const actor_handler_fn *on;
 
-    /* The system calls that the thread may make once it has started. */
+    /* The system calls that the thread may make from READY on. */
     const struct policy *policy;
 };
 
@@ -88,9 +91,9 @@ struct actor {
     bool stopping;
     unsigned spins; /* how often to look before sleeping: see mailbox_wait() */
 
-    /* Called on the thread before its first message, to put it into its sandbox. May be NULL. */
-    int (*enter_sandbox)(struct actor *self, void *context);
-    void *sandbox_context;
+    /* Puts the calling thread into the actor's sandbox, for good. NULL: there is none. */
+    int (*enter_sandbox)(const struct actor *self, void *filter);
+    void *filter; /* vmm/filter.h */
 
     pthread_t thread;
     bool thread_started;

@@ -9,6 +9,7 @@
 #include "actors/serial.h"
 #include "actors/supervisor.h"
 #include "actors/vcpu.h"
+#include "actors/vsock.h"
 
 const struct actor_def actor_defs[ACTOR_CLASS_COUNT] = {
     [ACTOR_SUPERVISOR] =
@@ -16,12 +17,15 @@ const struct actor_def actor_defs[ACTOR_CLASS_COUNT] = {
             .name = "supervisor",
             .owns = "the run's state machine, its deadline, the outcome",
             .run = supervisor_run,
+            .policy = &supervisor_policy,
         },
     [ACTOR_VCPU] =
         {
             .name = "vcpu",
             .owns = "one vCPU of KVM and its kvm_run page",
+            .prepare = vcpu_prepare,
             .run = vcpu_run,
+            .policy = &vcpu_policy,
         },
     [ACTOR_SERIAL] =
         {
@@ -31,6 +35,7 @@ const struct actor_def actor_defs[ACTOR_CLASS_COUNT] = {
             .poll = serial_poll,
             .stop = serial_stop,
             .on = serial_on,
+            .policy = &serial_policy,
         },
     [ACTOR_I8042] =
         {
@@ -38,6 +43,7 @@ const struct actor_def actor_defs[ACTOR_CLASS_COUNT] = {
             .owns = "the keyboard controller's registers",
             .run = device_actor_run,
             .on = i8042_on,
+            .policy = &i8042_policy,
         },
     [ACTOR_BLK] =
         {
@@ -46,5 +52,16 @@ const struct actor_def actor_defs[ACTOR_CLASS_COUNT] = {
             .run = device_actor_run,
             .poll = blk_poll,
             .on = blk_on,
+            .policy = &blk_policy,
+        },
+    [ACTOR_VSOCK] =
+        {
+            .name = "vsock",
+            .owns = "the vsock connections, three virtqueues, the result streams they write to",
+            .run = device_actor_run,
+            .poll = vsock_poll,
+            .stop = vsock_stop,
+            .on = vsock_on,
+            .policy = &vsock_policy,
         },
 };

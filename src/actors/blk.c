@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 
 enum blk_request_type {
     BLK_T_IN = 0,
@@ -239,3 +240,14 @@ const actor_handler_fn blk_on[MSG_KIND_COUNT] = {
     [MSG_IO_WRITE] = virtio_actor_on_write,
     [MSG_IO_WRITE_ACKED] = virtio_actor_on_write_acked,
 };
+
+static const struct policy_rule blk_rules[] = {
+    POLICY_READ_DOORBELL,
+    POLICY_RING_DOORBELLS,
+    POLICY_RAISE_IRQ,
+    {"preadv", {{0, POLICY_IMAGE, 0}}, 1, POLICY_ANY, "read the image into guest memory"},
+    POLICY_CLOCK_CPU,
+    POLICY_EXIT_THREAD,
+};
+
+const struct policy blk_policy = {blk_rules, ARRAY_SIZE(blk_rules)};

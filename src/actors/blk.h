@@ -49,4 +49,6 @@ void blk_init(struct blk *blk, struct actor *self, int irq_eventfd,
 extern const actor_handler_fn blk_on[MSG_KIND_COUNT];
 bool blk_poll(struct actor *self, bool *worked);
 
+extern const struct policy blk_policy;
+
 #endif

@@ -8,6 +8,7 @@
 #include "actors/i8042.h"
 
 #include <string.h>
+#include <time.h>
 
 enum status_bits {
     STATUS_OUTPUT_FULL = 0x01,
@@ -364,3 +365,13 @@ const actor_handler_fn i8042_on[MSG_KIND_COUNT] = {
     [MSG_IO_WRITE_ACKED] = i8042_on_write_acked,
     [MSG_PRESS_CTRL_ALT_DEL] = i8042_on_press_ctrl_alt_del,
 };
+
+static const struct policy_rule i8042_rules[] = {
+    POLICY_READ_DOORBELL,
+    POLICY_RING_DOORBELLS,
+    POLICY_RAISE_IRQ,
+    POLICY_CLOCK_CPU,
+    POLICY_EXIT_THREAD,
+};
+
+const struct policy i8042_policy = {i8042_rules, ARRAY_SIZE(i8042_rules)};

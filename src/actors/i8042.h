@@ -66,4 +66,6 @@ void i8042_init(struct i8042 *controller, struct actor *self, int irq_eventfd);
 /* For actor_table.c. */
 extern const actor_handler_fn i8042_on[MSG_KIND_COUNT];
 
+extern const struct policy i8042_policy;
+
 #endif

@@ -7,6 +7,8 @@
  */
 #include "actors/serial.h"
 
+#include <time.h>
+
 static const struct reg_def serial_regs[] = {
     {UART_RBR_THR_DLL, 1, REG_POSTED, "RBR/THR/DLL"}, /* the line takes any character at any time */
     {UART_IER_DLM,     1, REG_POSTED, "IER/DLM"    },
@@ -136,3 +138,14 @@ const actor_handler_fn serial_on[MSG_KIND_COUNT] = {
     [MSG_IO_WRITE] = serial_on_write,
     [MSG_IO_WRITE_ACKED] = serial_on_write_acked,
 };
+
+static const struct policy_rule serial_rules[] = {
+    POLICY_READ_DOORBELL,
+    POLICY_RING_DOORBELLS,
+    POLICY_RAISE_IRQ,
+    POLICY_CLOCK_MONOTONIC,
+    POLICY_CLOCK_CPU,
+    POLICY_EXIT_THREAD,
+};
+
+const struct policy serial_policy = {serial_rules, ARRAY_SIZE(serial_rules)};

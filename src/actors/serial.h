@@ -38,4 +38,6 @@ extern const actor_handler_fn serial_on[MSG_KIND_COUNT];
 bool serial_poll(struct actor *self, bool *worked);
 void serial_stop(struct actor *self);
 
+extern const struct policy serial_policy;
+
 #endif

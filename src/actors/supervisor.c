@@ -3,8 +3,8 @@
  * supervisor.c: the supervisor actor. See supervisor.h.
  *
  * Thread: the VM process's main thread. Blocks: ppoll on doorbell, timer and signals. System calls:
- * ppoll, read and write (doorbells), timerfd_settime, read (signalfd), tgkill (kicks), futex and
- * munmap (joining), clock_gettime.
+ * supervisor_policy, at the end of the file. It joins nobody: STOPPED is an actor's last word, and
+ * the end of the process collects the threads.
  */
 #include "actors/supervisor.h"
 
@@ -17,8 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "actors/vcpu.h"
@@ -87,7 +89,8 @@ static void stop_class(struct actor *self, bool vcpus)
         }
         actor_tell(self, actor->id, &(struct msg){.kind = MSG_STOP});
         if (vcpus && !supervisor->stopped[actor->id]) {
-            (void)pthread_kill(actor->thread, VCPU_KICK_SIGNAL);
+            /* Not pthread_kill(), which makes other calls too. A thread that is gone: ESRCH. */
+            (void)syscall(SYS_tgkill, supervisor->pid, actor->stats->tid, VCPU_KICK_SIGNAL);
         }
     }
 }
@@ -207,15 +210,12 @@ static enum run_status status_at_reset(struct actor *self)
 
 static void on_guest_reset(struct actor *self, uint64_t now_ns)
 {
-    struct supervisor *supervisor = self->state;
-
-    supervisor->console_decides = outcome_of(self)->status == RUN_NONE;
+    outcome_of(self)->console_decides = outcome_of(self)->status == RUN_NONE;
     decide_and_stop(self, status_at_reset(self), now_ns);
 }
 
 static void on_vcpu_ended(struct actor *self, const struct msg *msg, uint64_t now_ns)
 {
-    struct supervisor *supervisor = self->state;
     const struct bvmm_error *error = msg->vcpu_end.error;
 
     switch ((enum vcpu_end_reason)msg->vcpu_end.reason) {
@@ -224,11 +224,11 @@ static void on_vcpu_ended(struct actor *self, const struct msg *msg, uint64_t no
         on_guest_reset(self, now_ns);
         break;
     case VCPU_END_TRIPLE_FAULT:
-        supervisor->console_decides = outcome_of(self)->status == RUN_NONE;
+        outcome_of(self)->console_decides = outcome_of(self)->status == RUN_NONE;
         decide_and_stop(self, RUN_GUEST_TRIPLE_FAULT, now_ns);
         break;
     case VCPU_END_CRASH:
-        supervisor->console_decides = outcome_of(self)->status == RUN_NONE;
+        outcome_of(self)->console_decides = outcome_of(self)->status == RUN_NONE;
         decide_and_stop(self, RUN_GUEST_PANIC, now_ns);
         break;
     case VCPU_END_FAILED:
@@ -236,34 +236,6 @@ static void on_vcpu_ended(struct actor *self, const struct msg *msg, uint64_t no
         decide_and_stop(self, RUN_VM_ERROR, now_ns);
         break;
     }
-}
-
-#define PANIC_MARK "Kernel panic - not syncing: "
-
-/*
- * After all actors have stopped: the console is complete and nobody writes to it. A panic is a line
- * of Linux's, and the reset that follows it (panic=1).
- */
-static void look_for_panic(struct actor *self)
-{
-    struct supervisor *supervisor = self->state;
-    uint64_t dropped_bytes = 0;
-    size_t dropped_at = 0;
-    size_t bytes = 0;
-    char *text = NULL;
-    const char *mark = NULL;
-
-    if (!supervisor->console_decides ||
-        record_console_copy(self->record, &text, &bytes, &dropped_bytes, &dropped_at) < 0) {
-        return;
-    }
-    mark = memmem(text, bytes, PANIC_MARK, strlen(PANIC_MARK));
-    if (mark != NULL) {
-        outcome_of(self)->status = RUN_GUEST_PANIC;
-        decide_error(self, BVMM_ERROR_BOOT, "the guest's kernel panicked: %.*s",
-                     (int)strcspn(mark + strlen(PANIC_MARK), "\r\n"), mark + strlen(PANIC_MARK));
-    }
-    free(text);
 }
 
 /* ---- Results ---------------------------------------------------------------------------------- */
@@ -417,6 +389,17 @@ static void on_ready(struct actor *self, uint64_t now_ns)
     if (supervisor->phase != SUPERVISOR_STARTING ||
         supervisor->ready_count + 1 < supervisor->config.actor_count) {
         return;
+    }
+    /* All threads exist: now the thread that made them goes into its sandbox too. */
+    if (self->enter_sandbox != NULL) {
+        const int code = self->enter_sandbox(self, self->filter);
+
+        if (code < 0) {
+            decide_error(self, BVMM_ERROR_SANDBOX, "the supervisor cannot enter its sandbox: %s",
+                         strerror(-code));
+            decide_and_stop(self, RUN_VM_ERROR, now_ns);
+            return;
+        }
     }
     supervisor->phase = SUPERVISOR_RUNNING;
     note_time(self, TIME_SETUP_DONE, now_ns);
@@ -632,20 +615,6 @@ static void sleep_and_serve(struct actor *self)
     supervisor_on_deadline(self, clock_monotonic_ns());
 }
 
-static void join_stopped(struct actor *self)
-{
-    struct supervisor *supervisor = self->state;
-
-    for (unsigned i = 1; i < supervisor->config.actor_count; i++) {
-        struct actor *actor = &supervisor->config.actors[i];
-
-        if (actor->thread_started && supervisor->stopped[i]) {
-            (void)pthread_join(actor->thread, NULL); /* STOPPED was its last word */
-            actor->thread_started = false;
-        }
-    }
-}
-
 void supervisor_run(struct actor *self)
 {
     struct supervisor *supervisor = self->state;
@@ -661,8 +630,6 @@ void supervisor_run(struct actor *self)
         }
     }
     take_messages(self); /* what devices said before STOPPED is in; a straggler's word may be too */
-    join_stopped(self);
-    look_for_panic(self);
     note_time(self, TIME_ACTORS_STOPPED, clock_monotonic_ns());
     self->stats->cpu_ns = clock_thread_cpu_ns();
     __atomic_store_n(&self->stats->state, (uint32_t)ACTOR_STATE_STOPPED, __ATOMIC_RELAXED);
@@ -675,5 +642,24 @@ void supervisor_init(struct supervisor *supervisor, struct actor *self,
     supervisor->config = *config;
     supervisor->timer_fd = timer_fd;
     supervisor->signal_fd = signal_fd;
+    supervisor->pid = getpid();
     self->state = supervisor;
 }
+
+static const struct policy_rule supervisor_rules[] = {
+    {"ppoll", {{0, POLICY_ANY, 0}}, 0, POLICY_ANY, "sleep on doorbell, deadline and signals"},
+    POLICY_READ_DOORBELL,
+    {"read", {{0, POLICY_SIGNALS, 0}}, 1, POLICY_ANY, "which signal cancels the run"},
+    POLICY_RING_DOORBELLS,
+    {"timerfd_settime", {{0, POLICY_TIMER, 0}}, 1, POLICY_ANY, "set the next deadline"},
+    {"tgkill",
+     {{0, POLICY_PROCESS, 0}, {2, POLICY_CONSTANT, VCPU_KICK_SIGNAL}},
+     2,
+     POLICY_ANY,
+     "kick a vCPU out of the guest"},
+    POLICY_CLOCK_MONOTONIC,
+    POLICY_CLOCK_CPU,
+    {"exit_group", {{0, POLICY_ANY, 0}}, 0, POLICY_ANY, "end of the VM process"},
+};
+
+const struct policy supervisor_policy = {supervisor_rules, ARRAY_SIZE(supervisor_rules)};

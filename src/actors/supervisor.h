@@ -20,6 +20,8 @@
 #ifndef BVMM_ACTORS_SUPERVISOR_H
 #define BVMM_ACTORS_SUPERVISOR_H
 
+#include <sys/types.h>
+
 #include "actors/actor.h"
 
 /*
@@ -59,7 +61,7 @@ struct supervisor {
     bool announced[STREAM_COUNT];
     bool init_seen;
     bool bye_seen;
-    bool console_decides; /* a reset or fault: the console's text may say that it was a panic */
+    pid_t pid;
     int timer_fd;
     int signal_fd; /* SIGINT, SIGTERM, SIGHUP; blocked in the whole process */
 };
@@ -74,9 +76,11 @@ void supervisor_on_signal(struct actor *self, int signal, uint64_t now_ns);
 
 /*
  * supervisor_run - from the start of the threads to their end.
- * Thread: the VM process's main thread. On return the outcome in the record is final, and all
- * actors that stopped in time have been joined.
+ * Thread: the VM process's main thread. On return the outcome in the record is final,
+ * and all actors have said their last word or been given up.
  */
 void supervisor_run(struct actor *self);
+
+extern const struct policy supervisor_policy;
 
 #endif

@@ -83,7 +83,7 @@ static void rx_clear(struct uart *uart)
     uart->lsr = (uint8_t)(uart->lsr & ~LSR_DATA_READY);
 }
 
-bool uart_receive(struct uart *uart, uint8_t value)
+static bool rx_push(struct uart *uart, uint8_t value)
 {
     if (uart->rx_count >= rx_capacity(uart)) {
         uart->lsr |= LSR_OVERRUN;
@@ -96,6 +96,14 @@ bool uart_receive(struct uart *uart, uint8_t value)
     uart->rx_count++;
     uart->lsr |= LSR_DATA_READY;
     return true;
+}
+
+bool uart_receive(struct uart *uart, uint8_t value)
+{
+    if ((uart->mcr & MCR_LOOPBACK) != 0) {
+        return false; /* the receiver listens to the transmitter and not to the line */
+    }
+    return rx_push(uart, value);
 }
 
 static uint8_t rx_pop(struct uart *uart)
@@ -115,7 +123,7 @@ static uint8_t rx_pop(struct uart *uart)
 
 /* ---- Interrupts ------------------------------------------------------------------------------- */
 
-/* The highest pending and enabled condition, in the priorities of table V. */
+/* The highest pending and enabled condition, in the priorities of the data sheet's interrupt control table. */
 static uint8_t interrupt_source(const struct uart *uart)
 {
     if ((uart->ier & IER_LINE_STATUS) != 0 && (uart->lsr & LSR_ERRORS) != 0) {
@@ -140,7 +148,7 @@ bool uart_interrupt(const struct uart *uart)
 
 /* ---- Modem lines ------------------------------------------------------------------------------ */
 
-/* In loopback the four outputs are wired to the four inputs (section 8.6). */
+/* In loopback the four outputs are wired to the four inputs (modem control register, bit 4). */
 static uint8_t modem_inputs(const struct uart *uart)
 {
     unsigned inputs = 0;
@@ -181,7 +189,7 @@ static uint8_t read_iir(struct uart *uart)
     uint8_t source = interrupt_source(uart);
 
     if (source == IIR_THR_EMPTY) {
-        uart->thre_pending = false; /* telling it is what resets it (table V) */
+        uart->thre_pending = false; /* telling it is what resets it */
     }
     return (uint8_t)(source | (uart->fifo_enabled ? IIR_FIFO_ENABLED : 0U));
 }
@@ -253,7 +261,7 @@ static bool write_thr(struct uart *uart, uint8_t value)
 {
     uart->thre_pending = true; /* it has left already */
     if ((uart->mcr & MCR_LOOPBACK) != 0) {
-        (void)uart_receive(uart, value);
+        (void)rx_push(uart, value);
         return false;
     }
     return true;

@@ -4,7 +4,7 @@
  *
  * What the guest transmits goes to the caller; what it receives comes from the caller. Pure state
  * machine, so that it can be held against the data sheet in unit tests.
- * Source: National Semiconductor PC16550D data sheet, section 8 (registers), 8.11 (FIFO modes).
+ * Source: National Semiconductor PC16550D data sheet, the section on registers and that on FIFO operation.
  *
  * Differences that a guest may notice: the line is infinitely fast, so that the transmitter is always
  * empty; characters below the receive trigger cause the time-out interrupt at once.
@@ -39,7 +39,7 @@ struct uart {
     bool thre_pending; /* transmitter empty, and not yet told by a read of IIR */
 };
 
-/* The state after a master reset (table III of the data sheet), line up. */
+/* The state after a master reset (the data sheet's reset table), line up. */
 void uart_reset(struct uart *uart);
 
 /* uart_read - what a read of the register returns, with its side effects. @offset: 0..7. */
@@ -51,7 +51,10 @@ uint8_t uart_read(struct uart *uart, unsigned offset);
  */
 bool uart_write(struct uart *uart, unsigned offset, uint8_t value, uint8_t *ret_tx) must_check;
 
-/* A character arrives on the line. False: there was no room, and it overran (LSR tells). */
+/*
+ * A character arrives on the line. False: it is lost, since there was no room (LSR tells of the
+ * overrun), or since the line is disconnected (loopback).
+ */
 bool uart_receive(struct uart *uart, uint8_t value);
 
 /* The level of the interrupt output: any enabled condition holds. */

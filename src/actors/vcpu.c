@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- The kick --------------------------------------------------------------------------------- */
 
@@ -38,8 +39,9 @@ int vcpu_install_kick(void)
     return -pthread_sigmask(SIG_BLOCK, &kick, NULL);
 }
 
-static void accept_kicks(struct vcpu *vcpu)
+void vcpu_prepare(struct actor *self)
 {
+    const struct vcpu *vcpu = self->state;
     sigset_t kick;
 
     kick_run_page = vcpu->kvm.run;
@@ -247,7 +249,6 @@ void vcpu_run(struct actor *self)
     struct vcpu *vcpu = self->state;
     struct msg msg;
 
-    accept_kicks(vcpu);
     if (await(self, MSG_RUN, &msg) < 0) {
         return;
     }
@@ -278,3 +279,18 @@ void vcpu_init(struct vcpu *vcpu, struct actor *self, struct kvm_vcpu_handle kvm
     vcpu->end_error = (struct bvmm_error){.kind = BVMM_ERROR_NONE};
     self->state = vcpu;
 }
+
+static const struct policy_rule vcpu_rules[] = {
+    {"ioctl",
+     {{0, POLICY_VCPU, 0}, {1, POLICY_CONSTANT, KVM_RUN}},
+     2,
+     POLICY_ANY,
+     "run the guest; no other ioctl, on no other descriptor"},
+    POLICY_READ_DOORBELL,
+    POLICY_RING_DOORBELLS,
+    {"rt_sigreturn", {{0, POLICY_ANY, 0}}, 0, POLICY_ANY, "return from the kick"},
+    POLICY_CLOCK_CPU,
+    POLICY_EXIT_THREAD,
+};
+
+const struct policy vcpu_policy = {vcpu_rules, ARRAY_SIZE(vcpu_rules)};

@@ -40,6 +40,8 @@ void vcpu_init(struct vcpu *vcpu, struct actor *self, struct kvm_vcpu_handle kvm
 int vcpu_install_kick(void) must_check;
 
 /* For actor_table.c. */
+void vcpu_prepare(struct actor *self);
 void vcpu_run(struct actor *self);
+extern const struct policy vcpu_policy;
 
 #endif

@@ -35,6 +35,11 @@ static const char *const exit_names[] = {
     EXIT_LIST(X)
 #undef X
 };
+static const char *const layer_names[] = {
+#define X(id, name) [SANDBOX_##id] = name,
+    SANDBOX_LAYER_LIST(X)
+#undef X
+};
 static const char *const actor_state_names[] = {"none", "starting", "ready", "running", "stopped"};
 _Static_assert(ARRAY_SIZE(actor_state_names) == ACTOR_STATE_STOPPED + 1, "one name each");
 
@@ -51,6 +56,11 @@ const char *run_time_name(enum run_time point)
 const char *stream_name(enum stream_id stream)
 {
     return (unsigned)stream < STREAM_COUNT ? stream_names[stream] : "unknown";
+}
+
+const char *sandbox_layer_name(enum sandbox_layer layer)
+{
+    return (unsigned)layer < SANDBOX_LAYER_COUNT ? layer_names[layer] : "unknown";
 }
 
 const char *exit_reason_name(enum exit_reason reason)
@@ -363,6 +373,7 @@ unsigned record_check(struct record *record, const struct record *layout)
     unsigned mended = check_launcher_fields(record, layout) +
                       check_console(&record->console, &layout->console) +
                       check_outcome(&record->outcome) +
+                      mend_string(record->sandbox.refused, sizeof(record->sandbox.refused)) +
                       mend_below(&record->actor_count, ACTORS_MAX + 1, ACTORS_MAX) +
                       mend_below(&record->device_fault_count, DEVICE_FAULTS_MAX + 1,
                                  DEVICE_FAULTS_MAX) +

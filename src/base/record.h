@@ -205,7 +205,7 @@ struct run_outcome {
     uint8_t has_wait_status; /* bvmm's init told the command's wait status */
     uint8_t has_exit_code;   /* exit code known (from init, or from port 5002) */
     uint8_t kernel_from_job; /* kernel_path given: not the bundled one */
-    uint8_t pad;
+    uint8_t console_decides; /* a reset or fault: the console's text may say that it was a panic */
     int32_t exit_code;       /* as a shell has it: 128 + signal when killed */
     int32_t term_signal;     /* guest signal number, 0 if none */
     int32_t cancel_signal;   /* host signal that cancelled the run, 0 if none */
@@ -216,6 +216,51 @@ struct run_outcome {
     uint64_t guest_system_ns;
     uint64_t guest_peak_rss_bytes; /* of its largest process */
     uint64_t guest_oom_kills;      /* processes killed for want of memory */
+};
+
+/*
+ * The layers of the sandbox that stand, and what the host refused. Writer: the VM process's main
+ * thread, before it starts others.
+ */
+#define SANDBOX_LAYER_LIST(X)                                                                      \
+    X(NO_NEW_PRIVS, "no_new_privs")                                                                \
+    X(CAPABILITIES, "capabilities_dropped")                                                        \
+    X(USER, "unprivileged_user")                                                                   \
+    X(USER_NAMESPACE, "user_namespace")                                                            \
+    X(PID_NAMESPACE, "pid_namespace")                                                              \
+    X(MOUNT_NAMESPACE, "mount_namespace")                                                          \
+    X(NET_NAMESPACE, "net_namespace")                                                              \
+    X(IPC_NAMESPACE, "ipc_namespace")                                                              \
+    X(UTS_NAMESPACE, "uts_namespace")                                                              \
+    X(CGROUP_NAMESPACE, "cgroup_namespace")                                                        \
+    X(EMPTY_ROOT, "empty_root")                                                                    \
+    X(LANDLOCK, "landlock")                                                                        \
+    X(RLIMITS, "rlimits")                                                                          \
+    X(DESCRIPTORS, "descriptors_closed")                                                           \
+    X(SECCOMP, "seccomp")
+
+enum sandbox_layer {
+#define X(id, name) SANDBOX_##id,
+    SANDBOX_LAYER_LIST(X)
+#undef X
+        SANDBOX_LAYER_COUNT
+};
+const char *sandbox_layer_name(enum sandbox_layer layer);
+
+#define SANDBOX_REFUSED_BYTES 512
+
+struct record_sandbox {
+    uint32_t layers;                     /* bit per enum sandbox_layer: it stands */
+    char refused[SANDBOX_REFUSED_BYTES]; /* sentences; "" if the host refused nothing */
+};
+
+/* A call that a filter forbids. Writer: the thread that made it, in its last moments. */
+struct record_violation {
+    uint32_t seen; /* 1: the rest is filled */
+    uint32_t actor;
+    uint32_t arch; /* AUDIT_ARCH_... */
+    int32_t syscall;
+    uint64_t args[6];
 };
 
 struct record {
@@ -232,6 +277,8 @@ struct record {
     uint64_t guest_time_ns[GUEST_TIME_COUNT];  /* supervisor */
     uint8_t kernel_sha256[SHA256_BYTES];       /* launcher */
     struct run_outcome outcome;
+    struct record_sandbox sandbox;
+    struct record_violation violation;
     struct device_fault device_faults[DEVICE_FAULTS_MAX];
     struct record_console console;
     struct record_stream streams[STREAM_COUNT];

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "actors/supervisor.h"
+#include "vmm/outcome.h"
 #include "vmm/vm_process.h"
 
 /*
@@ -139,16 +140,6 @@ static void supervise(struct launcher *launcher)
 
 /* ---- How it ended ----------------------------------------------------------------------------- */
 
-static void set_outcome(struct record *record, enum run_status status, enum bvmm_error_kind kind,
-                        const char *message)
-{
-    struct run_outcome *outcome = &record->outcome;
-
-    outcome->status = (uint32_t)status;
-    outcome->error_kind = (uint32_t)kind;
-    (void)snprintf(outcome->error_message, sizeof(outcome->error_message), "%s", message);
-}
-
 /* It was killed by us. What it had decided stands; else the reason why we did it. */
 static void explain_own_kill(const struct launcher *launcher)
 {
@@ -158,13 +149,13 @@ static void explain_own_kill(const struct launcher *launcher)
         return;
     }
     if (launcher->cancel_ns != 0) {
-        set_outcome(record, RUN_CANCELLED, BVMM_ERROR_NONE, "");
+        outcome_set(record, RUN_CANCELLED, BVMM_ERROR_NONE, "");
     } else if (record->time_ns[TIME_SETUP_DONE] != 0) {
-        set_outcome(record, RUN_TIMEOUT, BVMM_ERROR_TIMEOUT,
+        outcome_set(record, RUN_TIMEOUT, BVMM_ERROR_TIMEOUT,
                     "the run did not end within timeout_secs, and the VM process did not stop by "
                     "itself: it was killed");
     } else {
-        set_outcome(record, RUN_VM_ERROR, BVMM_ERROR_DEVICE,
+        outcome_set(record, RUN_VM_ERROR, BVMM_ERROR_DEVICE,
                     "the VM could not be set up within 30 s, and its process was killed");
     }
 }
@@ -179,16 +170,19 @@ static void explain_death(struct record *record, const siginfo_t *info)
                            "the VM process ended with status %d and without a word; this is a bug in "
                            "bvmm",
                            info->si_status);
-            set_outcome(record, RUN_VM_ERROR, BVMM_ERROR_DEVICE, message);
+            outcome_set(record, RUN_VM_ERROR, BVMM_ERROR_DEVICE, message);
         }
+        return;
+    }
+    record->outcome.vm_signal = info->si_status;
+    if (info->si_status == SIGSYS) {
+        outcome_explain_violation(record);
         return;
     }
     (void)snprintf(message, sizeof(message), "the VM process was killed by signal %d (%s)%s",
                    info->si_status, strsignal(info->si_status),
                    info->si_status == SIGKILL ? "; by somebody outside, or for want of memory" : "");
-    set_outcome(record, info->si_status == SIGSYS ? RUN_SANDBOX_VIOLATION : RUN_VM_KILLED,
-                info->si_status == SIGSYS ? BVMM_ERROR_SANDBOX : BVMM_ERROR_DEVICE, message);
-    record->outcome.vm_signal = info->si_status;
+    outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_DEVICE, message);
 }
 
 static void reap(struct launcher *launcher, const struct record *layout)
@@ -205,6 +199,7 @@ static void reap(struct launcher *launcher, const struct record *layout)
     } else if (reaped) {
         explain_death(launcher->record, &info);
     }
+    outcome_look_for_panic(launcher->record);
 }
 
 int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,

@@ -24,10 +24,13 @@
 #include "actors/serial.h"
 #include "actors/supervisor.h"
 #include "actors/vcpu.h"
+#include "actors/vsock.h"
 #include "arch/arch.h"
 #include "arch/kvm.h"
 #include "vmm/bundled_kernel.h"
+#include "vmm/filter.h"
 #include "vmm/initramfs.h"
+#include "vmm/jail.h"
 
 #define CMDLINE_MAX_BYTES 4096
 
@@ -61,6 +64,7 @@ struct machine {
     struct i8042 i8042;
     struct blk blks[DRIVES_MAX];
     unsigned blk_count;
+    struct vsock vsock;
     struct vcpu vcpus[VCPUS_MAX];
     struct kvm_vcpu_handle vcpu_handles[VCPUS_MAX];
     unsigned vcpu_count;
@@ -89,6 +93,9 @@ static int make_vm(struct machine *machine, struct bvmm_error *err)
     if (code == 0) {
         code = arch_vm_new(machine->kvm_fd, machine->vm_fd, machine->vcpu_count, &machine->arch,
                            err);
+    }
+    if (code == 0 && machine->job->kernel.path != NULL) {
+        code = arch_vm_add_legacy_timer(machine->arch, err); /* the bundled kernel needs none */
     }
     for (unsigned i = 0; i < machine->vcpu_count && code == 0; i++) {
         code = kvm_create_vcpu(machine->kvm_fd, machine->vm_fd, i, &machine->vcpu_handles[i], err);
@@ -122,6 +129,9 @@ static void add_actors(struct machine *machine)
     }
     for (unsigned i = 0; i < machine->blk_count; i++) {
         add_actor(machine, ACTOR_BLK, i, true);
+    }
+    if (machine->job->vsock) {
+        add_actor(machine, ACTOR_VSOCK, 0, false);
     }
     for (unsigned i = 0; i < machine->vcpu_count; i++) {
         add_actor(machine, ACTOR_VCPU, i, true);
@@ -267,6 +277,20 @@ static int attach_blk(struct machine *machine, const struct job_file *image, uns
     return code;
 }
 
+static int attach_vsock(struct machine *machine, struct bvmm_error *err)
+{
+    struct actor *device = NULL;
+    int code = 0;
+
+    if (!machine->job->vsock) {
+        return 0;
+    }
+    device = find_actor(machine, ACTOR_VSOCK, 0);
+    code = attach_virtio(machine, device, VSOCK_QUEUES, err);
+    vsock_init(&machine->vsock, device, machine->irq_fds[device->id], &machine->memory, NULL);
+    return code;
+}
+
 static int attach_devices(struct machine *machine, struct bvmm_error *err)
 {
     const struct job *job = machine->job;
@@ -282,7 +306,7 @@ static int attach_devices(struct machine *machine, struct bvmm_error *err)
     for (size_t i = 0; i < job->drive_count && code == 0; i++) {
         code = attach_blk(machine, &job->drives[i].image, blk++, err);
     }
-    return code;
+    return code < 0 ? code : attach_vsock(machine, err);
 }
 
 static void attach_vcpus(struct machine *machine)
@@ -372,7 +396,7 @@ static int make_initramfs(struct machine *machine, uint8_t **ret_bytes, size_t *
     guest.stream_limit_bytes[STREAM_STDERR] = job->limits.stderr_bytes;
     guest.stream_limit_bytes[STREAM_OUTPUT] = job->limits.output_bytes;
     guest.tmpfs_limit_bytes = job->tmpfs_mib * MIB;
-    guest.vsock = false;
+    guest.vsock = job->vsock;
     return initramfs_build(&guest, job->stdin_file.fd, job->initrd.fd, ret_bytes, ret_count, err);
 }
 
@@ -468,8 +492,6 @@ static int boot(struct machine *machine, struct bvmm_error *err)
     return code;
 }
 
-/* ---- All together ----------------------------------------------------------------------------- */
-
 static int assemble(struct machine *machine, struct bvmm_error *err)
 {
     int code = make_vm(machine, err);
@@ -487,6 +509,78 @@ static int assemble(struct machine *machine, struct bvmm_error *err)
         code = attach_supervisor(machine, err);
     }
     return code < 0 ? code : boot(machine, err);
+}
+
+/* ---- 5. The sandbox of each actor ------------------------------------------------------------- */
+
+/* What the names in the actor's policy stand for in this machine. */
+static void policy_numbers(const struct machine *machine, const struct actor *actor,
+                           struct policy_numbers *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    policy_add_number(ret, POLICY_OWN_DOORBELL, (uint64_t)mailbox_doorbell_fd(actor->mailbox));
+    for (unsigned i = 0; i < machine->actor_count; i++) {
+        const struct actor *other = &machine->actors[i];
+
+        /* Those that it sends to; and those that send to it, which may wait for room in the lane. */
+        if (lane_wanted(actor, other) || (lane_wanted(other, actor) && other->class == ACTOR_VCPU)) {
+            policy_add_number(ret, POLICY_DOORBELLS, (uint64_t)mailbox_doorbell_fd(other->mailbox));
+        }
+    }
+    if (machine->irq_fds[actor->id] >= 0) {
+        policy_add_number(ret, POLICY_IRQ, (uint64_t)machine->irq_fds[actor->id]);
+    }
+    if (actor->class == ACTOR_BLK) {
+        policy_add_number(ret, POLICY_IMAGE, (uint64_t)machine->blks[actor->index].image_fd);
+    }
+    if (actor->class == ACTOR_VCPU) {
+        policy_add_number(ret, POLICY_VCPU, (uint64_t)machine->vcpu_handles[actor->index].fd);
+    }
+    if (actor->class == ACTOR_SUPERVISOR) {
+        policy_add_number(ret, POLICY_TIMER, (uint64_t)machine->timer_fd);
+        policy_add_number(ret, POLICY_SIGNALS, (uint64_t)machine->signal_fd);
+        policy_add_number(ret, POLICY_PROCESS, (uint64_t)getpid());
+    }
+}
+
+/* Make the filters; each thread enters its own. */
+static int make_filters(struct machine *machine, struct bvmm_error *err)
+{
+    struct policy_numbers numbers;
+    struct filter *filter = NULL;
+    int code = filter_prepare(machine->record);
+
+    if (code < 0) {
+        return error_set(err, BVMM_ERROR_SANDBOX, code, "cannot install the handler of SIGSYS: %s",
+                         strerror(-code));
+    }
+    for (unsigned i = 0; i < machine->actor_count && code == 0; i++) {
+        struct actor *actor = &machine->actors[i];
+
+        policy_numbers(machine, actor, &numbers);
+        code = filter_new(actor, &numbers, &filter, err);
+        actor->filter = filter;
+        actor->enter_sandbox = filter_enter;
+    }
+    if (code == 0) {
+        machine->record->sandbox.layers |= 1U << SANDBOX_SECCOMP;
+    }
+    return code;
+}
+
+int machine_enter_sandbox(struct machine *machine, struct bvmm_error *err)
+{
+    const enum job_sandbox mode = (enum job_sandbox)machine->job->sandbox;
+    int code = 0;
+
+    /* Filters first: making them takes files that the jail does not have. */
+    if (mode != JOB_SANDBOX_OFF && filter_possible()) {
+        code = make_filters(machine, err);
+    } else if (mode != JOB_SANDBOX_OFF) {
+        (void)snprintf(machine->record->sandbox.refused, sizeof(machine->record->sandbox.refused),
+                       "seccomp: this bvmm was built with sanitizers");
+    }
+    return code < 0 ? code : jail_enter(mode, machine->record, err);
 }
 
 int machine_new(const struct job *job, struct record *record, struct machine **ret_machine,

@@ -23,6 +23,13 @@ int machine_new(const struct job *job, struct record *record, struct machine **r
                 struct bvmm_error *err) must_check;
 
 /*
+ * machine_enter_sandbox - put the process into its jail, and have a filter ready for every actor, which
+ * its thread enters before it handles its first message. As the job's "sandbox" says.
+ * Between machine_new() and machine_run(). Return: 0, or -errno with *err filled (kind SANDBOX).
+ */
+int machine_enter_sandbox(struct machine *machine, struct bvmm_error *err) must_check;
+
+/*
  * machine_run - start all actors, be the supervisor, return when all have stopped (or were given
  * up on). The record's outcome is final then.
  */

@@ -41,7 +41,7 @@ _Noreturn void vm_process_main(const struct job *job, struct record *record, pid
         (void)error_set(&err, BVMM_ERROR_IO, 0, "cannot install the vCPUs' signal handler");
         give_up(record, &err);
     }
-    if (machine_new(job, record, &machine, &err) < 0) {
+    if (machine_new(job, record, &machine, &err) < 0 || machine_enter_sandbox(machine, &err) < 0) {
         give_up(record, &err);
     }
     machine_run(machine);

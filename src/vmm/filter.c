@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * filter.c: seccomp filters from policies. See filter.h.
+ *
+ * Threads: main while the machine is put together; filter_enter() and the handler: the actor's.
+ */
+#include "vmm/filter.h"
+
+#include <errno.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/mman.h>
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define FILTER_POSSIBLE 0
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define FILTER_POSSIBLE 0
+#endif
+#endif
+#ifndef FILTER_POSSIBLE
+#define FILTER_POSSIBLE 1
+#endif
+
+/*
+ * The call by which the handler ends the process: every filter answers it with KILL_PROCESS. It is
+ * one that no actor could have a use for.
+ */
+#define KILL_ME_SYSCALL SYS_acct
+
+struct filter {
+    struct sock_filter *instructions; /* mapped read-only */
+    unsigned short count;
+};
+
+bool filter_possible(void)
+{
+    return FILTER_POSSIBLE != 0;
+}
+
+/* ---- What happens to a forbidden call --------------------------------------------------------- */
+
+static struct record *violation_record;
+static _Thread_local uint32_t this_actor;
+
+/*
+ * Runs on the thread that made the call, and never returns. Whatever the thread's memory looks like,
+ * the last call kills; if the notes fault on the way, that kills too.
+ */
+static void on_forbidden(int signal, siginfo_t *info, void *context)
+{
+    struct record_violation *violation = &violation_record->violation;
+
+    (void)signal;
+    (void)context;
+    if (__atomic_exchange_n(&violation->seen, 1, __ATOMIC_RELAXED) == 0) {
+        violation->actor = this_actor;
+        violation->arch = info->si_arch;
+        violation->syscall = info->si_syscall;
+#if defined(__x86_64__)
+        const greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+        violation->args[0] = (uint64_t)regs[REG_RDI];
+        violation->args[1] = (uint64_t)regs[REG_RSI];
+        violation->args[2] = (uint64_t)regs[REG_RDX];
+#elif defined(__aarch64__)
+        const mcontext_t *machine = &((ucontext_t *)context)->uc_mcontext;
+
+        violation->args[0] = machine->regs[0];
+        violation->args[1] = machine->regs[1];
+        violation->args[2] = machine->regs[2];
+#endif
+    }
+    for (;;) {
+        (void)syscall(KILL_ME_SYSCALL, NULL);
+        __builtin_trap(); /* not reached: there is a filter, or this handler would not run */
+    }
+}
+
+int filter_prepare(struct record *record)
+{
+    struct sigaction action = {.sa_sigaction = on_forbidden, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+
+    violation_record = record;
+    return sigaction(SIGSYS, &action, NULL) < 0 ? -errno : 0;
+}
+
+/* ---- From rows to rules ----------------------------------------------------------------------- */
+
+/* One rule for each number that the row's named value stands for; at most one argument is named. */
+static int add_rule(scmp_filter_ctx context, const struct policy_rule *rule,
+                    const struct policy_numbers *numbers, unsigned variant, unsigned *ret_variants)
+{
+    struct scmp_arg_cmp args[POLICY_ARGS_MAX];
+    const int call = seccomp_syscall_resolve_name(rule->syscall);
+    unsigned variants = 1;
+
+    if (call == __NR_SCMP_ERROR) {
+        return -EINVAL;
+    }
+    for (unsigned i = 0; i < rule->arg_count; i++) {
+        const struct policy_arg *arg = &rule->args[i];
+        uint64_t number = arg->constant;
+
+        if (arg->value != POLICY_CONSTANT) {
+            variants = numbers->count[arg->value];
+            number = variant < variants ? numbers->numbers[arg->value][variant] : 0;
+        }
+        args[i] = (struct scmp_arg_cmp){.arg = arg->index, .op = SCMP_CMP_EQ, .datum_a = number};
+    }
+    *ret_variants = variants;
+    if (variant >= variants) {
+        return 0; /* the machine has none of it */
+    }
+    return seccomp_rule_add_array(context, SCMP_ACT_ALLOW, call, rule->arg_count, args);
+}
+
+static int add_rules(scmp_filter_ctx context, const struct policy *policy,
+                     const struct policy_numbers *numbers, const char **ret_call)
+{
+    int code = 0;
+
+    for (unsigned i = 0; i < policy->rule_count && code == 0; i++) {
+        const struct policy_rule *rule = &policy->rules[i];
+        unsigned variants = 1;
+
+        *ret_call = rule->syscall;
+        if (rule->only_if != POLICY_ANY && numbers->count[rule->only_if] == 0) {
+            continue;
+        }
+        for (unsigned variant = 0; variant < variants && code == 0; variant++) {
+            code = add_rule(context, rule, numbers, variant, &variants);
+        }
+    }
+    return code;
+}
+
+/* The program as the kernel wants it. libseccomp writes it to a descriptor only. */
+static int export_program(scmp_filter_ctx context, struct filter *filter)
+{
+    const int fd = memfd_create("filter", MFD_CLOEXEC);
+    off_t bytes = 0;
+    void *program = MAP_FAILED;
+    int code = fd < 0 ? -errno : seccomp_export_bpf(context, fd);
+
+    if (code == 0) {
+        bytes = lseek(fd, 0, SEEK_END);
+        program = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+        code = program == MAP_FAILED ? -errno : 0;
+    }
+    if (code == 0) {
+        filter->instructions = program;
+        filter->count = (unsigned short)((size_t)bytes / sizeof(struct sock_filter));
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return code;
+}
+
+static int fill_context(scmp_filter_ctx context, const struct actor *actor,
+                        const struct policy_numbers *numbers, const char **ret_call)
+{
+    /* Another architecture's calls, x32 among them, are trapped like any other forbidden one. */
+    int code = seccomp_attr_set(context, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_TRAP);
+
+    *ret_call = "acct";
+    if (code == 0) {
+        code = seccomp_rule_add(context, SCMP_ACT_KILL_PROCESS, (int)KILL_ME_SYSCALL, 0);
+    }
+    return code < 0 ? code : add_rules(context, actor->def->policy, numbers, ret_call);
+}
+
+int filter_new(const struct actor *actor, const struct policy_numbers *numbers,
+               struct filter **ret_filter, struct bvmm_error *err)
+{
+    scmp_filter_ctx context = seccomp_init(SCMP_ACT_TRAP);
+    struct filter *filter = calloc(1, sizeof(*filter));
+    const char *call = "?";
+    int code = context == NULL || filter == NULL ? -ENOMEM : 0;
+
+    if (code == 0) {
+        code = fill_context(context, actor, numbers, &call);
+    }
+    if (code == 0) {
+        code = export_program(context, filter);
+    }
+    seccomp_release(context);
+    if (code < 0) {
+        free(filter);
+        return error_set(err, BVMM_ERROR_SANDBOX, code,
+                         "cannot make the filter of actor %s (at the call %s): %s", actor->name,
+                         call, strerror(-code));
+    }
+    *ret_filter = filter;
+    return 0;
+}
+
+int filter_enter(const struct actor *actor, void *arg)
+{
+    const struct filter *filter = arg;
+    struct sock_fprog program = {.len = filter->count, .filter = filter->instructions};
+
+    this_actor = actor->id;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) {
+        return -errno;
+    }
+    return 0;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * outcome.c: what can be said of a run only when its VM process is gone. See outcome.h.
+ *
+ * Thread: launcher. Never blocks.
+ */
+#include "vmm/outcome.h"
+
+#include <seccomp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PANIC_MARK "Kernel panic - not syncing: "
+
+void outcome_set(struct record *record, enum run_status status, enum bvmm_error_kind kind,
+                 const char *message)
+{
+    struct run_outcome *outcome = &record->outcome;
+
+    outcome->status = (uint32_t)status;
+    outcome->error_kind = (uint32_t)kind;
+    (void)snprintf(outcome->error_message, sizeof(outcome->error_message), "%s", message);
+}
+
+void outcome_look_for_panic(struct record *record)
+{
+    char message[BVMM_ERROR_MESSAGE_BYTES];
+    uint64_t dropped_bytes = 0;
+    size_t dropped_at = 0;
+    size_t bytes = 0;
+    char *text = NULL;
+    const char *mark = NULL;
+
+    if (record->outcome.console_decides == 0 ||
+        record_console_copy(record, &text, &bytes, &dropped_bytes, &dropped_at) < 0) {
+        return;
+    }
+    mark = memmem(text, bytes, PANIC_MARK, strlen(PANIC_MARK));
+    if (mark != NULL) {
+        mark += strlen(PANIC_MARK); /* the text ends with NUL */
+        (void)snprintf(message, sizeof(message), "the guest's kernel panicked: %.*s",
+                       (int)strcspn(mark, "\r\n"), mark);
+        outcome_set(record, RUN_GUEST_PANIC, BVMM_ERROR_BOOT, message);
+    }
+    free(text);
+}
+
+void outcome_explain_violation(struct record *record)
+{
+    const struct record_violation *violation = &record->violation;
+    char message[BVMM_ERROR_MESSAGE_BYTES];
+    char *name = NULL;
+
+    if (violation->seen == 0 || violation->actor >= record->actor_count) {
+        outcome_set(record, RUN_SANDBOX_VIOLATION, BVMM_ERROR_SANDBOX,
+                    "the VM process was killed for a system call that its sandbox forbids");
+        return;
+    }
+    name = seccomp_syscall_resolve_num_arch(violation->arch, violation->syscall);
+    (void)snprintf(message, sizeof(message),
+                   "actor %s made the system call %s (%d; arguments 0x%llx, 0x%llx, 0x%llx), which "
+                   "its sandbox forbids; the call was not executed",
+                   record->actors[violation->actor].name, name != NULL ? name : "unknown",
+                   violation->syscall, (unsigned long long)violation->args[0],
+                   (unsigned long long)violation->args[1], (unsigned long long)violation->args[2]);
+    free(name);
+    outcome_set(record, RUN_SANDBOX_VIOLATION, BVMM_ERROR_SANDBOX, message);
+}
