@@ -123,7 +123,7 @@ static uint8_t rx_pop(struct uart *uart)
 
 /* ---- Interrupts ------------------------------------------------------------------------------- */
 
-/* The highest pending and enabled condition, in the priorities of the data sheet's interrupt control table. */
+/* The highest pending and enabled condition, by the priorities of the interrupt control table. */
 static uint8_t interrupt_source(const struct uart *uart)
 {
     if ((uart->ier & IER_LINE_STATUS) != 0 && (uart->lsr & LSR_ERRORS) != 0) {

@@ -4,7 +4,7 @@
  *
  * What the guest transmits goes to the caller; what it receives comes from the caller. Pure state
  * machine, so that it can be held against the data sheet in unit tests.
- * Source: National Semiconductor PC16550D data sheet, the section on registers and that on FIFO operation.
+ * Source: National Semiconductor PC16550D data sheet, sections on registers and FIFO operation.
  *
  * Differences that a guest may notice: the line is infinitely fast, so that the transmitter is always
  * empty; characters below the receive trigger cause the time-out interrupt at once.

@@ -100,8 +100,7 @@ static void fill(struct lane *lane)
     assert_false(send_value(lane, 999));
 }
 
-/* ---- Messages ---------------------------------------------------------------------------------
- */
+/* ---- Messages -------------------------------------------------------------------------------- */
 
 static void a_new_mailbox_is_empty(void **state)
 {
@@ -223,8 +222,7 @@ static void nobody_starves(void **state)
     expect(f, 0, 10);
 }
 
-/* ---- Full and empty ---------------------------------------------------------------------------
- */
+/* ---- Full and empty -------------------------------------------------------------------------- */
 
 static void a_lane_holds_lane_slots(void **state)
 {
@@ -274,8 +272,7 @@ static void ring_counters_wrap_around(void **state)
     assert_true(ring->p_tail < UINT_MAX / 2); /* it did wrap */
 }
 
-/* ---- Sleeping ---------------------------------------------------------------------------------
- */
+/* ---- Sleeping -------------------------------------------------------------------------------- */
 
 static void nobody_rings_while_the_receiver_is_awake(void **state)
 {
@@ -364,8 +361,7 @@ static void the_doorbell_may_be_rung_by_others(void **state)
     expect_nothing(f);
 }
 
-/* ---- Signals ----------------------------------------------------------------------------------
- */
+/* ---- Signals --------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t alarms;
 
@@ -423,8 +419,7 @@ static void a_signal_interrupts_a_sender_that_waits_for_room(void **state)
     assert_false(is_rung(f->sender_doorbells[0])); /* it does not count as waiting any more */
 }
 
-/* ---- Room -------------------------------------------------------------------------------------
- */
+/* ---- Room ------------------------------------------------------------------------------------ */
 
 static void room_is_found_without_sleeping(void **state)
 {
@@ -497,8 +492,7 @@ static void a_stale_ring_is_harmless(void **state)
     assert_false(send_value(f->lanes[0], 999));
 }
 
-/* ---- Assembly and counters --------------------------------------------------------------------
- */
+/* ---- Assembly and counters ------------------------------------------------------------------- */
 
 static void counters_tell_what_happened(void **state)
 {
