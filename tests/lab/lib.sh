@@ -135,7 +135,7 @@ lab_cached() {
         mkdir "${entry%/*}/.new-${entry##*/}.$$"
         "$maker" "${entry%/*}/.new-${entry##*/}.$$" "$@"
         mv "${entry%/*}/.new-${entry##*/}.$$" "$entry"
-        find "${entry%/*}" -mindepth 1 -maxdepth 1 -mtime +14 -exec rm -rf {} +
+        find "${entry%/*}" -mindepth 1 -maxdepth 1 -type d -mtime +14 -exec rm -rf {} +
     fi
     flock -u "$lock"
     exec {lock}>&-
