@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 static const char *const kind_names[] = {
-#define X(id, name) [BVMM_ERROR_##id] = name,
+#define X(id, name) [BVMM_ERROR_##id] = (name),
     BVMM_ERROR_LIST(X)
 #undef X
 };
@@ -27,6 +27,7 @@ int error_set(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const
     }
     err->kind = kind;
     va_start(args, fmt);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang-tidy 14's mistake in 2nd target */
     if (vsnprintf(err->message, sizeof(err->message), fmt, args) < 0) {
         err->message[0] = '\0';
     }

@@ -32,25 +32,25 @@ static const struct cli_command_def commands[] = {
 
 struct cli_option_def {
     const char *name;
-    char letter;       /* 0: none */
     const char *value; /* what stands behind it; NULL: it is a switch */
     size_t offset;     /* of a const char * or a bool in struct cli_options */
     unsigned commands; /* FOR() each that takes it */
+    char letter;       /* 0: none */
 };
 
 #define RUN_ONLY FOR(CLI_RUN)
 
 /* clang-format off */
 static const struct cli_option_def options[] = {
-    {"--json-config", 0,   "the path of a job file, or -", AT(job_path),    RUN_ONLY         },
-    {"--report",      0,   "a path, or -",                 AT(report_path), RUN_ONLY         },
-    {"--verbose",     'v', NULL,                           AT(verbose),     RUN_ONLY         },
-    {"--quiet",       'q', NULL,                           AT(quiet),       RUN_ONLY         },
-    {"--no-files",    0,   NULL,                           AT(no_files),    FOR(CLI_VALIDATE)},
-    {"--info",        0,   NULL,                           AT(info),        FOR(CLI_KERNEL)  },
-    {"--write",       0,   "a path, or -",                 AT(write_path),  FOR(CLI_KERNEL)  },
-    {"--help",        'h', NULL,                           0,               FOR_ALL          },
-    {"--version",     'V', NULL,                           0,               FOR_ALL          },
+    {"--json-config", "the path of a job file, or -", AT(job_path),    RUN_ONLY,          0  },
+    {"--report",      "a path, or -",                 AT(report_path), RUN_ONLY,          0  },
+    {"--verbose",     NULL,                           AT(verbose),     RUN_ONLY,          'v'},
+    {"--quiet",       NULL,                           AT(quiet),       RUN_ONLY,          'q'},
+    {"--no-files",    NULL,                           AT(no_files),    FOR(CLI_VALIDATE), 0  },
+    {"--info",        NULL,                           AT(info),        FOR(CLI_KERNEL),   0  },
+    {"--write",       "a path, or -",                 AT(write_path),  FOR(CLI_KERNEL),   0  },
+    {"--help",        NULL,                           0,               FOR_ALL,           'h'},
+    {"--version",     NULL,                           0,               FOR_ALL,           'V'},
 };
 /* clang-format on */
 

@@ -24,7 +24,7 @@
     X(CANCELLED, 130, "cancelled by SIGINT or SIGTERM")
 
 enum exit_status {
-#define X(id, number, text) EXIT_STATUS_##id = number,
+#define X(id, number, text) EXIT_STATUS_##id = (number),
     EXIT_STATUS_TABLE(X)
 #undef X
 };

@@ -98,7 +98,7 @@ static void printable_name(char text[ACTOR_NAME_BYTES], const char *name)
     size_t i = 0;
 
     for (; i < ACTOR_NAME_BYTES - 1 && name[i]; i++) {
-        text[i] = name[i] > ' ' && name[i] < 0x7f ? name[i] : '?';
+        text[i] = (char)(name[i] > ' ' && name[i] < 0x7f ? name[i] : '?');
     }
     text[i] = '\0';
 }

@@ -12,7 +12,7 @@ void sha256_to_text(const uint8_t digest[SHA256_BYTES], char ret_text[SHA256_TEX
         ret_text[2 * i] = digits[digest[i] >> 4];
         ret_text[2 * i + 1] = digits[digest[i] & 15];
     }
-    ret_text[2 * SHA256_BYTES] = '\0';
+    ret_text[SHA256_TEXT_BYTES - 1] = '\0';
 }
 
 static int digit_value(char c)

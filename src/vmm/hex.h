@@ -10,7 +10,7 @@
 #include "base/base.h"
 #include "base/record.h"
 
-#define SHA256_TEXT_BYTES (2 * SHA256_BYTES + 1)
+#define SHA256_TEXT_BYTES ((size_t)2 * SHA256_BYTES + 1)
 
 void sha256_to_text(const uint8_t digest[SHA256_BYTES], char ret_text[SHA256_TEXT_BYTES]);
 

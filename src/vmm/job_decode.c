@@ -317,13 +317,14 @@ static void decode_pairs(struct decoder *d, json_t *value, const struct job_fiel
 static void decode_drive(struct decoder *d, json_t *value, const struct job_field *field,
                          const char *path, struct job_drive *drive)
 {
+    uint64_t ignored = 0;
     char mount_path[JOB_PATH_TEXT_BYTES];
 
     if (!json_is_object(value)) {
         unwanted(d, path, value, "an object with the key \"path\"");
         return;
     }
-    decode_object(d, value, field->fields, path, drive, NULL);
+    decode_object(d, value, field->fields, path, drive, &ignored);
     if (!json_object_get(value, "path")) {
         job_problem(d->problems, d->job, "%s has no \"path\"; expected the path of an image", path);
     }
@@ -355,6 +356,7 @@ static void decode_field(struct decoder *d, json_t *value, const struct job_fiel
                          const char *path, void *base)
 {
     void *place = (char *)base + field->offset;
+    uint64_t ignored = 0;
 
     switch (field->type) {
     case JOB_TYPE_UINT:
@@ -387,7 +389,7 @@ static void decode_field(struct decoder *d, json_t *value, const struct job_fiel
         break;
     case JOB_TYPE_OBJECT:
         if (json_is_object(value)) {
-            decode_object(d, value, field->fields, path, base, NULL);
+            decode_object(d, value, field->fields, path, base, &ignored);
         } else {
             unwanted_field(d, path, value, field);
         }
@@ -419,7 +421,7 @@ static void unknown_key(struct decoder *d, const struct job_field *fields, const
     }
 }
 
-/* given: where to note, a bit for each row of the table, which fields there were; or NULL. */
+/* given: where to note, a bit for each row of the table, which fields there were. */
 static void decode_object(struct decoder *d, json_t *object, const struct job_field *fields,
                           const char *path, void *base, uint64_t *given)
 {
@@ -439,9 +441,7 @@ static void decode_object(struct decoder *d, json_t *object, const struct job_fi
             unknown_key(d, fields, member_path, name);
             continue;
         }
-        if (given) {
-            *given |= (uint64_t)1 << (field - fields);
-        }
+        *given |= (uint64_t)1 << (field - fields);
         decode_field(d, value, field, member_path, base);
     }
 }
@@ -480,7 +480,7 @@ int job_decode(struct job *job, const char *text, size_t bytes, struct job_probl
     size_t problems_before = problems->count;
     json_t *root = parse(job, text, bytes, problems);
 
-    if (root && json_is_object(root)) {
+    if (json_is_object(root)) {
         decode_object(&d, root, job_fields, "$", job, &job->given);
     } else if (root) {
         unwanted(&d, "$", root, "an object: the job");

@@ -10,7 +10,7 @@
 #define CONSOLE_LIMIT_MAX_BYTES (64 * MIB)
 #define MEMORY_MIN_MIB 64
 #define MEMORY_MAX_MIB (MIB) /* 1 TiB */
-#define TIMEOUT_MAX_SECS (365 * 24 * 60 * 60)
+#define TIMEOUT_MAX_SECS (365ULL * 24 * 60 * 60)
 /* Linux takes 2048 bytes with the end mark; one character is one byte here. */
 #define CMDLINE_MAX_CHARS 2047
 /* In UTF-8 still below what execve(2) takes as one string (128 KiB), with a name before it. */

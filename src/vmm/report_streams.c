@@ -270,17 +270,17 @@ struct file_list {
 };
 
 static void append_file(struct file_list *list, const void *path, size_t path_bytes,
-                        struct content *content)
+                        struct content content)
 {
     json_t *object = json_object();
     char name[32];
 
     /* The guest's path is no name for a file of the host's. */
     snprintf(name, sizeof(name), "output-%03u", list->next_number++);
-    content->file_name = name;
+    content.file_name = name;
     report_set(list->b, object, "path", path ? report_text_n(path, path_bytes) : json_null());
-    set_content(list->b, object, content);
-    report_set(list->b, object, "truncated", json_boolean(content->cut));
+    set_content(list->b, object, &content);
+    report_set(list->b, object, "truncated", json_boolean(content.cut));
     if (json_array_append_new(list->files, object) < 0) {
         list->b->no_memory = true;
     }
@@ -332,7 +332,7 @@ static void list_framed(struct file_list *list, const struct manifest *manifest,
         };
 
         find_announced(list, manifest, &file, &content);
-        append_file(list, file.path, file.path_bytes, &content);
+        append_file(list, file.path, file.path_bytes, content);
     }
 }
 
@@ -345,7 +345,7 @@ static void list_lost(struct file_list *list, const struct manifest *manifest)
 
         if (entry->name == MANIFEST_FILE && !list->seen[i]) {
             set_announced(&content, entry);
-            append_file(list, entry->path, entry->path_bytes, &content);
+            append_file(list, entry->path, entry->path_bytes, content);
         }
     }
 }
@@ -378,7 +378,7 @@ static void list_raw(struct file_list *list)
     struct content content = stream_content(list->b, STREAM_OUTPUT);
 
     if (content.count > 0 || list->b->record->streams[STREAM_OUTPUT].state != STREAM_EMPTY) {
-        append_file(list, NULL, 0, &content);
+        append_file(list, NULL, 0, content);
     }
 }
 
