@@ -142,7 +142,7 @@ class Cached(CacheTest):
         self.assertEqual((done.returncode, done.stdout), (1, b""))
         self.assertEqual(self.visible(), [])
         self.assertEqual([n for n in os.listdir(self.path("cache/images"))
-                          if n.startswith(".making-")], [])
+                          if n.endswith(".bvmm-scratch")], [])
 
     def test_a_cache_that_others_can_write_is_refused(self):
         layout = self.oci([[Entry("f")]])
@@ -159,6 +159,40 @@ class Cached(CacheTest):
             self.assertEqual(self.tool("cached", layout).returncode, 1)
         done = self.tool("cached", layout, env=dict(self.env, BVMM_CACHE="relative"))
         self.assertIn("absolute path", done.stderr.decode())
+
+    def test_options_that_change_the_image_are_refused(self):
+        """The cache goes by the source alone."""
+        done = self.tool("cached", "--cmd", "x", self.oci([[Entry("f")]]))
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("--cmd", done.stderr.decode())
+
+    def test_a_source_that_changes_while_it_is_converted(self):
+        one = self.docker_save(self.oci([[Entry("f", data=b"one")]], "one"), "a.tar")
+        two = self.docker_save(self.oci([[Entry("f", data=b"two")]], "two"), "b.tar")
+        tree = self.path("tree")
+        os.mkdir(tree)
+        for source, change in ((one, f'cp "{two}" "{one}"'), (tree, f'touch "{tree}/new"')):
+            with open(self.wrapper("mksquashfs"), "w", encoding="utf-8") as file:
+                file.write(f'#!/bin/sh\n{change}\nexec /usr/bin/mksquashfs "$@"\n')
+            os.chmod(self.path("bin/mksquashfs"), 0o755)
+            done = self.tool("cached", source)
+            self.assertEqual(done.returncode, 1, done.stderr.decode())
+            self.assertIn("changed while it was converted", done.stderr.decode())
+            self.assertEqual(self.visible(), [])
+
+    def wrapper(self, program):
+        os.makedirs(self.path("bin"), exist_ok=True)
+        self.env["PATH"] = self.path("bin") + ":" + os.environ["PATH"]
+        return self.path("bin", program)
+
+    def test_other_peoples_directories_are_not_swept(self):
+        images = self.path("cache/images")
+        os.makedirs(images)
+        for path in (images + "/.making-mine", self.work + "/bvmm-image-results"):
+            os.mkdir(path, 0o700)
+        self.cached(self.oci([[Entry("f")]]))
+        self.assertTrue(os.path.isdir(images + "/.making-mine"))
+        self.assertEqual(os.listdir(self.work), ["bvmm-image-results"])
 
     def test_prune(self):
         layout = self.oci([[Entry("f")]])
@@ -242,7 +276,7 @@ class Killed(CacheTest):
             self.assertEqual(sha(self.cached(layout)), reference)
             self.assertEqual(os.listdir(self.work), [], "leftovers of the dead are swept")
             self.assertEqual([n for n in os.listdir(self.path("cache/images"))
-                              if n.startswith(".making-")], [])
+                              if n.endswith(".bvmm-scratch")], [])
         self.assertGreater(middle, 0, "no kill hit the middle: the test has tested nothing")
 
     def test_kill_9_beside_an_output(self):

@@ -119,7 +119,8 @@ class Paths(HostileTest):
                             Entry("etc/bvmm/image.json", SYMLINK, link=secret)]], name="deep",
                           config=("--config.cmd", "ours"))
         image = self.make(layout)
-        self.assertEqual(json.loads(self.read_inside(image, "etc/bvmm/image.json"))["cmd"], ["ours"])
+        inside = json.loads(self.read_inside(image, "etc/bvmm/image.json"))
+        self.assertEqual(inside["cmd"], ["ours"])
 
     def test_a_directory_where_our_own_file_goes(self):
         layout = self.oci([[directory("etc"), directory("etc/bvmm"),
@@ -277,6 +278,27 @@ class Broken(HostileTest):
             with self.subTest(f"{key}: {value}"):
                 self.refused(layout, "expected" if value != "string" else "image")
             run("rm", "-rf", layout)
+
+    def test_a_config_that_is_no_object(self):
+        for value in ([], [1], "x", 5, True):
+            layout = self.oci([[Entry("f")]])
+            self.rewrite(layout, change_config=lambda c, v=value: c.update(config=v))
+            done = self.tool(layout, self.path("o"))
+            self.assertNotIn("Traceback", done.stderr.decode())
+            self.assertEqual(os.listdir(self.work), [])
+            run("rm", "-rf", layout)
+
+    def test_an_old_manifest(self):
+        layout = self.oci([[Entry("f")]])
+        text = json.dumps({"schemaVersion": 1, "name": "x", "tag": "t", "architecture": "amd64",
+                           "fsLayers": [], "history": [], "signatures": []}).encode()
+        index = load(layout + "/index.json")
+        index["manifests"][0].update(self.replace_blob(layout, None, text))
+        index["manifests"][0]["mediaType"] = \
+            "application/vnd.docker.distribution.manifest.v1+prettyjws"
+        with open(layout + "/index.json", "w", encoding="utf-8") as file:
+            json.dump(index, file)
+        self.refused(layout, "image")
 
     def test_a_configuration_without_config(self):
         layout = self.oci([[Entry("f")]])

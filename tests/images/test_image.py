@@ -12,8 +12,8 @@ import subprocess
 import termios
 import unittest
 
-from support import (BLOCKDEV, BVMM_IMAGE, CHARDEV, DIRECTORY, LINK, NOBODY, OLD_TIME_S, SYMLINK, TOP,
-                     Entry, ImageTest, data_of, directory, layer_bytes, load, run, sha)
+from support import (BLOCKDEV, BVMM_IMAGE, CHARDEV, DIRECTORY, LINK, NOBODY, OLD_TIME_S, SYMLINK,
+                     TOP, Entry, ImageTest, data_of, directory, layer_bytes, load, run, sha)
 
 CONFIG = ("--config.entrypoint", "/bin/tool", "--config.cmd", "run", "--config.cmd", "a b",
           "--config.env", "A=1=2", "--config.workingdir", "/data", "--config.user", "1000:100")
@@ -149,7 +149,8 @@ class Container(ImageTest):
 
     def test_configuration_can_be_changed(self):
         layout = self.oci([base_layer()], config=CONFIG)
-        image = self.make(layout, "--cmd", '["x"]', "--env", "A=3", "-e", "B=", "-w", "/", "-u", "0")
+        image = self.make(layout, "--cmd", '["x"]', "--env", "A=3", "-e", "B=", "-w", "/",
+                          "-u", "0")
         beside = load(image + ".json")
         self.assertEqual((beside["entrypoint"], beside["cmd"]), (["/bin/tool"], ["x"]))
         self.assertEqual(beside["env"], ["A=3", "B="])

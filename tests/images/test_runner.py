@@ -11,7 +11,7 @@ import subprocess
 import time
 import unittest
 
-from support import HERE, RUNNER, SEED, ImageTest, data_of, load
+from support import HERE, RUNNER, SEED, ImageTest, load
 
 KILL_ROUNDS = 25
 JOBS = 8
@@ -398,7 +398,8 @@ class Metrics(RunnerTest):
         self.put("good", stdout=base64.b64encode(json.dumps(good).encode()).decode())
         self.run_once("--bmf", "stdout")
         self.assertEqual(load(self.root + "/done/good/bmf.json"), good)
-        bad = {"text": b"not json", "shape": b'{"b": {"m": 5}}', "nan": b'{"b":{"m":{"value":NaN}}}',
+        bad = {"text": b"not json", "shape": b'{"b": {"m": 5}}',
+               "nan": b'{"b":{"m":{"value":NaN}}}',
                "empty": b"{}", "bool": b'{"b":{"m":{"value":true}}}',
                "key": b'{"b":{"m":{"value":1,"mean":2}}}'}
         for name, text in bad.items():

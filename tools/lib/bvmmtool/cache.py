@@ -59,9 +59,10 @@ def usable(path):
 
 
 def cached(digest, make):
-    """The path of the image for digest; make(path, scratch) makes it where it is not there."""
+    """The path of the image for digest; make(path) makes it where it is not there."""
     images = images_directory()
     path = os.path.join(images, digest + ".squashfs")
+    common.sweep_scratch(images, SCRATCH_PREFIX)  # of callers killed after they had published
     if usable(path):
         touch(path)
         return path
@@ -83,11 +84,15 @@ def touch(path):
         pass
 
 
+def file_identity(real, info):
+    return [real, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+
+
 def file_digest(path):
     """The SHA-256 of a file; remembered, because images are large and asked for often."""
     real = os.path.realpath(path)
     info = os.stat(real)
-    identity = [real, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+    identity = file_identity(real, info)
     memo_directory = os.path.join(images_directory(), ".digests")
     common.own_private_directory(memo_directory)
     memo = os.path.join(memo_directory, hashlib.sha256(os.fsencode(real)).hexdigest())
@@ -99,9 +104,7 @@ def file_digest(path):
     except (OSError, ValueError, KeyError, TypeError):
         pass
     digest = squash.sha256_file(real)
-    after = os.stat(real)
-    same = [real, after.st_dev, after.st_ino, after.st_size, after.st_mtime_ns, after.st_ctime_ns]
-    if same != identity:
+    if file_identity(real, os.stat(real)) != identity:
         raise ToolError(f"{path}: changed while it was read: try again when it is finished")
     if time.time() - info.st_ctime > MEMO_SETTLED_S:
         common.write_file_atomically(

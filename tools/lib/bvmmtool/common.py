@@ -140,7 +140,7 @@ def find_bvmm(tools_directory):
         return os.path.realpath(max(builds, key=os.path.getmtime))
     path = shutil.which("bvmm")
     if path is None:
-        raise ToolError("bvmm is not installed: build it, or say where it is with BVMM=/path/to/bvmm")
+        raise ToolError("bvmm is not installed: build it, or say where it is: BVMM=/path/to/bvmm")
     return path
 
 
@@ -234,6 +234,9 @@ def child_failure(program, doing, returncode, tail):
     return f"{doing} failed: {program}: {how}{said}"
 
 
+SCRATCH_SUFFIX = ".bvmm-scratch"  # with the prefix, a name that nobody else gives to a directory
+
+
 class Scratch:
     """A private directory that goes away with us. When we are killed so that we cannot remove it,
     the next one made with the same parent and prefix does: each holds a lock on its own directory
@@ -248,7 +251,7 @@ class Scratch:
     def __enter__(self):
         sweep_scratch(self.parent, self.prefix)
         while True:
-            self.path = tempfile.mkdtemp(prefix=self.prefix, dir=self.parent)
+            self.path = tempfile.mkdtemp(SCRATCH_SUFFIX, self.prefix, self.parent)
             self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -269,7 +272,8 @@ class Scratch:
 def sweep_scratch(parent, prefix):
     """Remove scratch directories of ours whose maker is dead."""
     try:
-        names = [n for n in os.listdir(parent) if n.startswith(prefix)]
+        names = [n for n in os.listdir(parent)
+                 if n.startswith(prefix) and n.endswith(SCRATCH_SUFFIX)]
     except OSError:
         return
     for name in names:
@@ -279,7 +283,8 @@ def sweep_scratch(parent, prefix):
         except OSError:
             continue
         try:
-            if os.fstat(fd).st_uid != os.geteuid():
+            info = os.fstat(fd)
+            if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) != 0o700:
                 continue
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove_tree(path)
@@ -368,5 +373,5 @@ def own_private_directory(path):
     info = os.stat(path)
     if info.st_uid != os.geteuid() or info.st_mode & 0o022:
         raise ToolError(
-            f"{path}: owned by uid {info.st_uid}, mode {stat.S_IMODE(info.st_mode):04o}: expected a "
-            f"directory that only uid {os.geteuid()} can write; chmod go-w it, or set BVMM_CACHE")
+            f"{path}: owned by uid {info.st_uid}, mode {stat.S_IMODE(info.st_mode):04o}: expected "
+            f"a directory that only uid {os.geteuid()} can write; chmod go-w it, or set BVMM_CACHE")

@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 
-from . import common
+from . import common, squash
 from .common import ToolError
 
 OCI_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64",
@@ -194,13 +194,15 @@ def choose_manifest(layout, reference):
 
 
 def source_digest(source, arch, file_digest):
-    """The digest by which the cache knows a container image."""
+    """The digest by which the cache knows a container image: its own, and what else shows in the
+    bytes that we make of it."""
+    epoch = squash.source_date_epoch()
     if source.kind == "oci":
         digest = choose_manifest(source.path, source.reference).get("digest")
         read_blob_json(source.path, digest, "the manifest")
-        key = f"oci {digest} {arch}"
+        key = f"oci {digest} {arch} {epoch}"
     else:
-        key = f"archive sha256:{file_digest(source.path)} {source.reference or ''} {arch}"
+        key = f"archive sha256:{file_digest(source.path)} {source.reference or ''} {arch} {epoch}"
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -233,7 +235,11 @@ def make_plain(source, scratch, arch, limit_bytes, progress):
         ["skopeo", "--insecure-policy", "--tmpdir", scratch.path, "--override-os", "linux",
          "--override-arch", arch, "copy", "--quiet", "--dest-decompress", origin, f"dir:{layout}"],
         doing=f"{source.path}: reading the image", max_file_bytes=limit_bytes)
-    image = make_layout(layout, source.path)
+    try:
+        image = make_layout(layout, source.path)
+    except (KeyError, TypeError, AttributeError):
+        raise ToolError(f"{source.path}: the image's manifest is of a kind that is not supported: "
+                        "expected an OCI image manifest or docker's version 2, schema 2") from None
     image_arch = image.config.get("architecture")
     if image_arch != arch:
         raise ToolError(f"{source.path}: the image is for {image_arch}, expected {arch}: choose "
@@ -349,6 +355,8 @@ def unpack(image, source, scratch, limit_bytes, progress):
 def run_config(image, source):
     """The part of an image's configuration that says what runs, checked for its types."""
     config = image.config.get("config") or {}
+    if not isinstance(config, dict):
+        raise ToolError(f"{source.path}: the image's configuration: .config: expected an object")
 
     def strings(key):
         value = config.get(key) or []

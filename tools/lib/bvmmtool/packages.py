@@ -92,7 +92,8 @@ def build_tar(packages, target, options, config_file, epoch, scratch, progress):
     hook = f'mkdir -p "$1"/etc/bvmm && cp {config_file} "$1"/etc/bvmm/image.json ' \
         '&& chmod 644 "$1"/etc/bvmm/image.json'
     argv = ["mmdebstrap", f"--variant={options.variant}", f"--mode={options.mode}",
-            f"--include={','.join(packages)}", "--format=tar", "--aptopt=APT::Sandbox::User \"root\"",
+            f"--include={','.join(packages)}", "--format=tar",
+            "--aptopt=APT::Sandbox::User \"root\"",  # _apt could not enter our work directory
             f"--customize-hook={CLEAN_UP}", f"--customize-hook={hook}"]
     if options.arch:
         argv.append(f"--architectures={options.arch}")

@@ -41,7 +41,7 @@ def stream_problem(name, stream):
     """What is wrong with a stream: (text, whether bytes were lost on the way). (None, False) if
     nothing is."""
     if stream["dropped_bytes"]:
-        return (f"{name}: {stream['dropped_bytes']} bytes over the job's limit were left out", False)
+        return f"{name}: {stream['dropped_bytes']} bytes over the job's limit were left out", False
     if stream["digest_ok"] is False:
         return f"{name}: is not what the command wrote: its digest differs", True
     if stream["state"] in ("open", "broken"):

@@ -53,8 +53,8 @@ def walk(root):
 def pseudo_name(relative):
     """A path as mksquashfs's pseudo files want it. They are lines, so a newline cannot be."""
     if b"\n" in relative:
-        raise ToolError(f"{os.fsdecode(relative)!r}: the owner of a file with a newline in its name "
-                        "can be set by root only: run this as root, or rename the file")
+        raise ToolError(f"{os.fsdecode(relative)!r}: the owner of a file with a newline in its "
+                        "name can be set by root only: run this as root, or rename the file")
     return b'"/' + relative.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
@@ -93,7 +93,7 @@ def parse_rootless_xattr(value):
 
 def settle_times(root, started_s, image_times):
     """Give what our unpacking made (directories that no layer lists) a fixed time. Times that the
-    image states stay: Python, for one, ignores its compiled files when the sources' times change."""
+    image states stay: Python, for one, ignores compiled files when their sources' times change."""
     epoch = source_date_epoch()
     known = set(image_times)
     entries = list(walk(root)) + [(os.fsencode(root), os.lstat(root))]
