@@ -205,6 +205,14 @@ int filter_new(const struct actor *actor, const struct policy_numbers *numbers,
     return 0;
 }
 
+void filter_free(struct filter *filter)
+{
+    if (filter != NULL) {
+        (void)munmap(filter->instructions, filter->count * sizeof(struct sock_filter));
+        free(filter);
+    }
+}
+
 int filter_enter(const struct actor *actor, void *arg)
 {
     const struct filter *filter = arg;

@@ -33,6 +33,9 @@ int filter_prepare(struct record *record) must_check;
 int filter_new(const struct actor *actor, const struct policy_numbers *numbers,
                struct filter **ret_filter, struct bvmm_error *err) must_check;
 
+/* NULL is allowed. A thread that has entered the filter stays in it. */
+void filter_free(struct filter *filter);
+
 /* For struct actor: put the calling thread into the filter. There is no way out. */
 int filter_enter(const struct actor *actor, void *filter) must_check;
 

@@ -8,7 +8,6 @@
 
 #include <cap-ng.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <linux/landlock.h>
 #include <sched.h>
@@ -29,7 +28,6 @@ static const char *const empty_root = "/proc"; /* always there to be mounted upo
 struct jail {
     struct record *record;
     uid_t uid; /* as it was started */
-    gid_t gid;
 };
 
 static void stands(struct jail *jail, enum sandbox_layer layer)
@@ -37,47 +35,7 @@ static void stands(struct jail *jail, enum sandbox_layer layer)
     jail->record->sandbox.layers |= 1U << layer;
 }
 
-static int write_file(const char *path, const char *text)
-{
-    const int fd = open(path, O_WRONLY | O_CLOEXEC);
-    int code = 0;
-
-    if (fd < 0) {
-        return -errno;
-    }
-    if (write(fd, text, strlen(text)) < 0) {
-        code = -errno;
-    }
-    (void)close(fd);
-    return code;
-}
-
 /* ---- Namespaces ------------------------------------------------------------------------------- */
-
-/* In a user namespace of its own, an ordinary user may make the other namespaces. */
-static int enter_user_namespace(struct jail *jail)
-{
-    char map[64];
-    int code = 0;
-
-    if (jail->uid == 0) {
-        return 0; /* root needs none, and becomes nobody below */
-    }
-    if (unshare(CLONE_NEWUSER) < 0) {
-        return -errno;
-    }
-    (void)write_file("/proc/self/setgroups", "deny");
-    (void)snprintf(map, sizeof(map), "%u %u 1", (unsigned)jail->uid, (unsigned)jail->uid);
-    code = write_file("/proc/self/uid_map", map);
-    (void)snprintf(map, sizeof(map), "%u %u 1", (unsigned)jail->gid, (unsigned)jail->gid);
-    if (code == 0) {
-        code = write_file("/proc/self/gid_map", map);
-    }
-    if (code == 0) {
-        stands(jail, SANDBOX_USER_NAMESPACE);
-    }
-    return code;
-}
 
 static int enter_namespace(struct jail *jail, int flag, enum sandbox_layer layer)
 {
@@ -223,52 +181,72 @@ static int limit_resources(struct jail *jail)
 static const struct layer_step {
     enum sandbox_layer layer;
     int (*enter)(struct jail *jail);
-    const char *advice;
 } steps[] = {
-    {SANDBOX_USER_NAMESPACE,   enter_user_namespace,
-     "let users make user namespaces (sysctl kernel.unprivileged_userns_clone, "
-     "user.max_user_namespaces), or run bvmm as root"                                          },
-    {SANDBOX_NET_NAMESPACE,    enter_net,             "the kernel needs CONFIG_NET_NS"         },
-    {SANDBOX_IPC_NAMESPACE,    enter_ipc,             "the kernel needs CONFIG_IPC_NS"         },
-    {SANDBOX_UTS_NAMESPACE,    enter_uts,             "the kernel needs CONFIG_UTS_NS"         },
-    {SANDBOX_CGROUP_NAMESPACE, enter_cgroup,          "the kernel needs CONFIG_CGROUPS"        },
-    {SANDBOX_MOUNT_NAMESPACE,  enter_mount,           "a container may forbid it: let it unshare"},
-    {SANDBOX_EMPTY_ROOT,       enter_empty_root,      "a container may forbid it: let it mount"},
-    {SANDBOX_CAPABILITIES,     drop_bounding_set,     "this should never fail"                 },
-    {SANDBOX_USER,             become_nobody,         "this should never fail"                 },
-    {SANDBOX_CAPABILITIES,     drop_capabilities,     "this should never fail"                 },
-    {SANDBOX_NO_NEW_PRIVS,     forbid_new_privileges, "this should never fail"                 },
-    {SANDBOX_LANDLOCK,         forbid_file_system,    "this should never fail"                 },
-    {SANDBOX_RLIMITS,          limit_resources,       "this should never fail"                 },
+    {SANDBOX_NET_NAMESPACE,    enter_net            },
+    {SANDBOX_IPC_NAMESPACE,    enter_ipc            },
+    {SANDBOX_UTS_NAMESPACE,    enter_uts            },
+    {SANDBOX_CGROUP_NAMESPACE, enter_cgroup         },
+    {SANDBOX_MOUNT_NAMESPACE,  enter_mount          },
+    {SANDBOX_EMPTY_ROOT,       enter_empty_root     },
+    {SANDBOX_CAPABILITIES,     drop_bounding_set    },
+    {SANDBOX_USER,             become_nobody        },
+    {SANDBOX_CAPABILITIES,     drop_capabilities    },
+    {SANDBOX_NO_NEW_PRIVS,     forbid_new_privileges},
+    {SANDBOX_LANDLOCK,         forbid_file_system   },
+    {SANDBOX_RLIMITS,          limit_resources      },
 };
 
-static void note_refused(struct record_sandbox *sandbox, const char *layer, int code)
+/* What a person can do about a layer that the host refuses. */
+static const char *advice_on(enum sandbox_layer layer)
+{
+    switch ((int)layer) {
+    case SANDBOX_USER_NAMESPACE:
+        return "let users make user namespaces (sysctl kernel.unprivileged_userns_clone, "
+               "user.max_user_namespaces), or run bvmm as root";
+    case SANDBOX_PID_NAMESPACE:
+    case SANDBOX_NET_NAMESPACE:
+    case SANDBOX_IPC_NAMESPACE:
+    case SANDBOX_UTS_NAMESPACE:
+    case SANDBOX_CGROUP_NAMESPACE:
+    case SANDBOX_MOUNT_NAMESPACE:
+    case SANDBOX_EMPTY_ROOT:
+        return "if bvmm runs in a container, let that make namespaces and mount";
+    default:
+        return "the kernel may be too old or built without it";
+    }
+}
+
+void jail_note_refused(struct record_sandbox *sandbox, enum sandbox_layer layer, int code)
 {
     const size_t used = strlen(sandbox->refused);
 
     (void)snprintf(sandbox->refused + used, sizeof(sandbox->refused) - used, "%s%s: %s",
-                   used > 0 ? "; " : "", layer, strerror(-code));
+                   used > 0 ? "; " : "", sandbox_layer_name(layer), strerror(-code));
+}
+
+int jail_refusal(enum sandbox_layer layer, int code, struct bvmm_error *err)
+{
+    return error_set(err, BVMM_ERROR_SANDBOX, code,
+                     "this host refuses the sandbox's layer %s: %s; %s; or allow it in the job by "
+                     "\"sandbox\": \"best_effort\"",
+                     sandbox_layer_name(layer), strerror(-code), advice_on(layer));
 }
 
 int jail_enter(enum job_sandbox mode, struct record *record, struct bvmm_error *err)
 {
-    struct jail jail = {.record = record, .uid = geteuid(), .gid = getegid()};
+    struct jail jail = {.record = record, .uid = geteuid()};
 
     if (mode == JOB_SANDBOX_OFF) {
         return 0;
     }
     for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
-        const char *layer = sandbox_layer_name(steps[i].layer);
         const int code = steps[i].enter(&jail);
 
         if (code < 0 && mode == JOB_SANDBOX_STRICT) {
-            return error_set(err, BVMM_ERROR_SANDBOX, code,
-                             "this host refuses the sandbox's layer %s: %s; %s; or allow it in the "
-                             "job by \"sandbox\": \"best_effort\"",
-                             layer, strerror(-code), steps[i].advice);
+            return jail_refusal(steps[i].layer, code, err);
         }
         if (code < 0) {
-            note_refused(&record->sandbox, layer, code);
+            jail_note_refused(&record->sandbox, steps[i].layer, code);
         }
     }
     return 0;

@@ -14,10 +14,17 @@
 
 /*
  * jail_enter - put up the layers, in an order in which each still can be.
+ * The process and user namespaces are there already (spawn.h).
  * Thread: the VM process's only one. Notes in record->sandbox what stands.
  * With JOB_SANDBOX_STRICT the first layer that the host refuses is an error (kind SANDBOX; the message
  * names the layer and what to do); with BEST_EFFORT it is noted as refused.
  */
 int jail_enter(enum job_sandbox mode, struct record *record, struct bvmm_error *err) must_check;
+
+/* A sentence for *err: this host refuses the layer, and what to do. Returns code. */
+int jail_refusal(enum sandbox_layer layer, int code, struct bvmm_error *err);
+
+/* Note in the record that the host refused a layer. */
+void jail_note_refused(struct record_sandbox *sandbox, enum sandbox_layer layer, int code);
 
 #endif

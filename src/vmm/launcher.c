@@ -18,7 +18,9 @@
 #include <unistd.h>
 
 #include "actors/supervisor.h"
+#include "actors/vsock_broker.h"
 #include "vmm/outcome.h"
+#include "vmm/spawn.h"
 #include "vmm/vm_process.h"
 
 /*
@@ -109,6 +111,7 @@ static void supervise(struct launcher *launcher)
         struct pollfd fds[] = {
             {.fd = launcher->pidfd,     .events = POLLIN},
             {.fd = launcher->cancel_fd, .events = POLLIN}, /* -1 is left out by ppoll */
+            {.fd = vsock_broker_fd(launcher->job->vsock_broker), .events = POLLIN},
         };
         uint64_t now_ns = clock_monotonic_ns();
         const uint64_t wait_ns = next_look_ns(launcher, now_ns);
@@ -119,6 +122,9 @@ static void supervise(struct launcher *launcher)
         if (ppoll(fds, ARRAY_SIZE(fds), &wait, NULL) > 0) {
             if ((fds[1].revents & POLLIN) != 0) {
                 take_cancel(launcher);
+            }
+            if (fds[2].revents != 0) {
+                vsock_broker_serve(launcher->job->vsock_broker);
             }
             if ((fds[0].revents & POLLIN) != 0) {
                 return;
@@ -202,6 +208,21 @@ static void reap(struct launcher *launcher, const struct record *layout)
     outcome_look_for_panic(launcher->record);
 }
 
+/* What the bridge needs outside of the sandbox, while the VM runs. */
+static int make_broker(struct job *job, struct bvmm_error *err)
+{
+    job->vsock_broker = NULL;
+    return job->vsock && job->vsock_path != NULL
+               ? vsock_broker_new(job->vsock_path, &job->vsock_broker, err)
+               : 0;
+}
+
+static void free_broker(struct job *job)
+{
+    vsock_broker_free(job->vsock_broker);
+    job->vsock_broker = NULL;
+}
+
 int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
                  int cancel_fd, struct bvmm_error *err)
 {
@@ -210,32 +231,41 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
                                 .observer = observer,
                                 .cancel_fd = cancel_fd,
                                 .start_ns = clock_monotonic_ns()};
-    const pid_t self = getpid();
+    struct vm_process process = {.job = job, .record = record};
     struct record *layout = NULL;
+    int alive_fd = -1;
+    int code = 0;
 
     if (getrandom(record->nonce, sizeof(record->nonce), 0) != sizeof(record->nonce)) {
         return error_set(err, BVMM_ERROR_IO, -EIO, "no random bytes for the job's nonce");
     }
     record->vcpu_count = (uint32_t)job->vcpus;
+    code = make_broker(job, err);
+    if (code < 0) {
+        return code;
+    }
     layout = record_layout_copy(record);
     if (layout == NULL) {
+        free_broker(job);
         return error_set(err, BVMM_ERROR_MEMORY, -ENOMEM, "no memory for the run record's layout");
     }
-    launcher.pid = fork();
-    if (launcher.pid == 0) {
-        vm_process_main(job, record, self);
-    }
-    if (launcher.pid < 0) {
+    code = spawn_process((enum job_sandbox)job->sandbox, record, vm_process_main, &process,
+                         &launcher.pid, &alive_fd, err);
+    if (code < 0) {
+        free_broker(job);
         free(layout);
-        return error_set(err, BVMM_ERROR_IO, -errno, "cannot fork the VM process: %s",
-                         strerror(errno));
+        return code;
+    }
+    if (job->vsock_broker != NULL) {
+        vsock_broker_forked(job->vsock_broker);
     }
     launcher.pidfd = (int)syscall(SYS_pidfd_open, launcher.pid, 0);
     if (launcher.pidfd < 0) {
-        const int code = -errno;
-
+        code = -errno;
         (void)kill(launcher.pid, SIGKILL);
         (void)waitpid(launcher.pid, NULL, 0);
+        (void)close(alive_fd);
+        free_broker(job);
         free(layout);
         return error_set(err, BVMM_ERROR_IO, code, "pidfd_open: %s (bvmm needs Linux 5.3)",
                          strerror(-code));
@@ -243,6 +273,8 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
     supervise(&launcher);
     reap(&launcher, layout);
     (void)close(launcher.pidfd);
+    (void)close(alive_fd);
+    free_broker(job);
     free(layout);
     return 0;
 }

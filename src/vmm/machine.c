@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -25,6 +26,8 @@
 #include "actors/supervisor.h"
 #include "actors/vcpu.h"
 #include "actors/vsock.h"
+#include "actors/vsock_bridge.h"
+#include "actors/vsock_broker.h"
 #include "arch/arch.h"
 #include "arch/kvm.h"
 #include "vmm/bundled_kernel.h"
@@ -40,6 +43,8 @@
  * UART's status and then writes. docs/architecture.md has the measurements.
  */
 #define SPIN_NS 2000
+
+#define VSOCK_DESCRIPTORS 2048
 
 struct machine {
     const struct job *job;
@@ -65,6 +70,7 @@ struct machine {
     struct blk blks[DRIVES_MAX];
     unsigned blk_count;
     struct vsock vsock;
+    struct vsock_bridge *vsock_bridge; /* NULL: no vsock_path */
     struct vcpu vcpus[VCPUS_MAX];
     struct kvm_vcpu_handle vcpu_handles[VCPUS_MAX];
     unsigned vcpu_count;
@@ -277,6 +283,33 @@ static int attach_blk(struct machine *machine, const struct job_file *image, uns
     return code;
 }
 
+/* Each of the guest's connections may become a socket: more than the usual limit of 1,024. */
+static void allow_descriptors(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < VSOCK_DESCRIPTORS) {
+        limit.rlim_cur = limit.rlim_max < VSOCK_DESCRIPTORS ? limit.rlim_max : VSOCK_DESCRIPTORS;
+        (void)setrlimit(RLIMIT_NOFILE, &limit); /* with fewer, connections wait or are refused */
+    }
+}
+
+static int make_bridge(struct machine *machine, struct bvmm_error *err)
+{
+    struct vsock_broker *broker = machine->job->vsock_broker;
+    int code = 0;
+
+    if (broker == NULL) {
+        return 0;
+    }
+    vsock_broker_in_vm_process(broker);
+    allow_descriptors();
+    code = vsock_bridge_new(vsock_broker_listen_fd(broker), vsock_broker_actor_fd(broker),
+                            &machine->vsock_bridge);
+    return code == 0 ? 0
+                     : error_set(err, BVMM_ERROR_MEMORY, code, "no memory for the vsock bridge");
+}
+
 static int attach_vsock(struct machine *machine, struct bvmm_error *err)
 {
     struct actor *device = NULL;
@@ -286,8 +319,12 @@ static int attach_vsock(struct machine *machine, struct bvmm_error *err)
         return 0;
     }
     device = find_actor(machine, ACTOR_VSOCK, 0);
-    code = attach_virtio(machine, device, VSOCK_QUEUES, err);
-    vsock_init(&machine->vsock, device, machine->irq_fds[device->id], &machine->memory, NULL);
+    code = make_bridge(machine, err);
+    if (code == 0) {
+        code = attach_virtio(machine, device, VSOCK_QUEUES, err);
+    }
+    vsock_init(&machine->vsock, device, machine->irq_fds[device->id], &machine->memory,
+               machine->vsock_bridge);
     return code;
 }
 
@@ -536,6 +573,10 @@ static void policy_numbers(const struct machine *machine, const struct actor *ac
     if (actor->class == ACTOR_VCPU) {
         policy_add_number(ret, POLICY_VCPU, (uint64_t)machine->vcpu_handles[actor->index].fd);
     }
+    if (actor->class == ACTOR_VSOCK && machine->vsock_bridge != NULL) {
+        policy_add_number(ret, POLICY_HOST_SOCKETS,
+                          (uint64_t)vsock_broker_listen_fd(machine->job->vsock_broker));
+    }
     if (actor->class == ACTOR_SUPERVISOR) {
         policy_add_number(ret, POLICY_TIMER, (uint64_t)machine->timer_fd);
         policy_add_number(ret, POLICY_SIGNALS, (uint64_t)machine->signal_fd);
@@ -573,6 +614,8 @@ int machine_enter_sandbox(struct machine *machine, struct bvmm_error *err)
     const enum job_sandbox mode = (enum job_sandbox)machine->job->sandbox;
     int code = 0;
 
+    (void)close(machine->kvm_fd); /* all that it was for is done */
+    machine->kvm_fd = -1;
     /* Filters first: making them takes files that the jail does not have. */
     if (mode != JOB_SANDBOX_OFF && filter_possible()) {
         code = make_filters(machine, err);
@@ -641,6 +684,7 @@ void machine_free(struct machine *machine)
     for (unsigned i = 0; i < ACTORS_MAX; i++) {
         close_if_open(machine->irq_fds[i]);
     }
+    vsock_bridge_free(machine->vsock_bridge);
     arch_vm_free(machine->arch);
     close_if_open(machine->timer_fd);
     close_if_open(machine->signal_fd);

@@ -6,8 +6,14 @@
  */
 #include "vmm/vm_process.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -25,23 +31,84 @@ static _Noreturn void give_up(struct record *record, const struct bvmm_error *er
     _exit(0);
 }
 
-_Noreturn void vm_process_main(const struct job *job, struct record *record, pid_t launcher)
+/* Die with the launcher; also if it died before we could ask to be told. */
+static void follow_launcher(int alive_fd)
 {
-    struct machine *machine = NULL;
-    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    struct pollfd fd = {.fd = alive_fd, .events = POLLIN};
 
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != launcher) {
-        _exit(0); /* it died before we could ask to be told */
+    if (poll(&fd, 1, 0) > 0) {
+        _exit(0);
     }
+    (void)close(alive_fd);
+}
+
+static int compare_fds(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+/*
+ * Whatever else the program that started us had open is none of ours: standard streams become
+ * /dev/null, and all but the job's files is closed.
+ */
+static int close_stray_descriptors(const struct job *job, struct record *record)
+{
+    int keep[JOB_DRIVES_MAX + 8];
+    size_t count = 0;
+    unsigned next = 3;
+    const int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0) {
+        return -errno;
+    }
+    keep[count++] = job->kernel.fd;
+    keep[count++] = job->rootfs.fd;
+    keep[count++] = job->initrd.fd;
+    keep[count++] = job->stdin_file.fd;
+    for (size_t i = 0; i < job->drive_count; i++) {
+        keep[count++] = job->drives[i].image.fd;
+    }
+    qsort(keep, count, sizeof(keep[0]), compare_fds);
+    for (size_t i = 0; i < count; i++) {
+        if (keep[i] < (int)next) {
+            continue; /* not given: -1 */
+        }
+        if (keep[i] > (int)next) {
+            (void)close_range(next, (unsigned)keep[i] - 1, 0);
+        }
+        next = (unsigned)keep[i] + 1;
+    }
+    if (close_range(next, UINT_MAX, 0) < 0) {
+        return -errno;
+    }
+    record->sandbox.layers |= 1U << SANDBOX_DESCRIPTORS;
+    return 0;
+}
+
+void vm_process_main(void *context, int alive_fd)
+{
+    const struct vm_process *process = context;
+    struct record *record = process->record;
+    struct machine *machine = NULL;
+    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    int code = 0;
+
+    record->time_ns[TIME_VM_PROCESS_START] = clock_monotonic_ns();
+    follow_launcher(alive_fd);
     (void)prctl(PR_SET_NAME, "supervisor");
     (void)setsid(); /* the terminal's Ctrl-C is for the launcher, which passes it on */
-    record->time_ns[TIME_VM_PROCESS_START] = clock_monotonic_ns();
-    if (vcpu_install_kick() < 0) {
-        (void)error_set(&err, BVMM_ERROR_IO, 0, "cannot install the vCPUs' signal handler");
+    code = close_stray_descriptors(process->job, record);
+    if (code == 0) {
+        code = vcpu_install_kick();
+    }
+    if (code < 0) {
+        (void)error_set(&err, BVMM_ERROR_IO, code, "cannot set up the VM process: %s",
+                        strerror(-code));
         give_up(record, &err);
     }
-    if (machine_new(job, record, &machine, &err) < 0 || machine_enter_sandbox(machine, &err) < 0) {
+    if (machine_new(process->job, record, &machine, &err) < 0 ||
+        machine_enter_sandbox(machine, &err) < 0) {
         give_up(record, &err);
     }
     machine_run(machine);

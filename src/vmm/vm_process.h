@@ -5,16 +5,20 @@
 #ifndef BVMM_VMM_VM_PROCESS_H
 #define BVMM_VMM_VM_PROCESS_H
 
-#include <sys/types.h>
-
 #include "base/record.h"
 #include "vmm/job.h"
 
+/* What the launcher hands over. */
+struct vm_process {
+    const struct job *job;
+    struct record *record;
+};
+
 /*
  * vm_process_main - be the VM process: assemble the machine, run it, leave the outcome in the record.
- * @launcher: the process that forked us; if it dies, so do we.
- * Called in the child right after fork(). Never returns.
+ * @context: a struct vm_process. @alive_fd: see spawn.h; if the launcher dies, so do we.
+ * Called in the child. Never returns.
  */
-_Noreturn void vm_process_main(const struct job *job, struct record *record, pid_t launcher);
+void vm_process_main(void *context, int alive_fd);
 
 #endif
