@@ -36,7 +36,10 @@ enum manifest_name {
     X(UNREADABLE, "unreadable", "it could not be read in the guest")                               \
     X(TOO_MANY, "too_many", "more files matched than are collected in one run")                    \
     X(TOO_LONG, "too_long", "the file names are too long to be announced all together")            \
-    X(NO_ROOM, "no_room", "not even the names fit into the limit for output files")
+    X(NO_ROOM, "no_room", "not even the names fit into the limit for output files")                \
+    X(REOPENED, "reopened",                                                                        \
+      "the command opened it for writing by its name; if that truncated it (> /dev/stderr), what " \
+      "had been written before is lost: use >> instead")
 
 enum manifest_reason {
 #define X(id, word, text) MANIFEST_REASON_##id,

@@ -217,6 +217,7 @@ static void set_up(struct fixture *f)
         .stdout_fd = make_file(NULL, "", 0),
         .stderr_fd = make_file(NULL, "warning\n", 3),
         .exit_code = "137",
+        .outputs = &f->outputs,
         .limit_bytes = f->limits,
     };
     assert_int_equal(write(f->results.stdout_fd, f->out, OUT_BYTES), OUT_BYTES);
@@ -335,7 +336,6 @@ static void test_vsock(void **state)
 
     (void)state;
     set_up(&f);
-    f.results.outputs = &f.outputs;
     outputs_add(&f.outputs, file_a, true);
     go(&f, true);
     assert_int_equal(f.deliver_result, 0);
@@ -468,7 +468,6 @@ static void test_limits(void **state)
 
     (void)state;
     set_up(&f);
-    f.results.outputs = &f.outputs;
     outputs_add(&f.outputs, file_a, true);
     outputs_add(&f.outputs, file_b, true);
     outputs_add(&f.outputs, "/nonexistent/*", true);
@@ -516,7 +515,6 @@ static void test_file_shrinks(void **state)
 
     (void)state;
     set_up(&f);
-    f.results.outputs = &f.outputs;
     outputs_add(&f.outputs, file_a, true);
     assert_int_equal(truncate(file_a, 5000), 0);
     go(&f, false);

@@ -133,7 +133,6 @@ static int add_outputs(struct delivery *d, struct outputs *outputs, uint64_t lim
             .entry = add_entry(d, MANIFEST_FILE, file->size_bytes, file->path),
         };
     }
-    d->outputs = outputs;
     add_stream(d, STREAM_OUTPUT, 5005, entry, d->output_pieces, (size_t)(piece - d->output_pieces));
     return 0;
 }
@@ -150,7 +149,8 @@ static int collect(struct delivery *d, const struct results *results)
             &d->simple_pieces[1]);
     add_log(d, STREAM_STDOUT, 5000, MANIFEST_STDOUT, results->stdout_fd, limit[STREAM_STDOUT],
             &d->simple_pieces[2]);
-    return results->outputs ? add_outputs(d, results->outputs, limit[STREAM_OUTPUT]) : 0;
+    d->outputs = results->outputs;
+    return results->outputs->wanted ? add_outputs(d, results->outputs, limit[STREAM_OUTPUT]) : 0;
 }
 
 /* ---- Announcements -----------------------------------------------------------------------------
@@ -182,7 +182,7 @@ static int announce(struct delivery *d)
     for (size_t i = 0; i < d->entry_count; i++) {
         length += manifest_print(text + length, sizeof(text) - length, &d->entries[i]);
     }
-    for (size_t i = 0; d->outputs && i < d->outputs->missing_count; i++) {
+    for (size_t i = 0; i < d->outputs->missing_count; i++) {
         length += manifest_print(text + length, sizeof(text) - length, &d->outputs->missing[i]);
     }
     r = announce_text(d->link, text, length);

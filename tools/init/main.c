@@ -23,7 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/inotify.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -34,8 +34,10 @@
 
 /* A file that takes the command's output on a tmpfs. */
 struct log {
-    int write_fd; /* the command's */
-    int read_fd;  /* init's */
+    const char *name; /* by which programs know it */
+    int write_fd;     /* the command's */
+    int read_fd;      /* init's */
+    int watch;        /* in watch_fd */
 };
 
 /* What init holds while it runs. */
@@ -47,6 +49,7 @@ struct init {
     int stdin_fd;
     struct log out;
     struct log err;
+    int watch_fd; /* inotify: tells whether the logs were opened by name */
     int cgroup_fd;
 };
 
@@ -143,16 +146,38 @@ static int open_stdin(struct init *init, struct bvmm_error *err)
                                            "cannot open /dev/null: %s", strerror(errno));
 }
 
-/* Init's own descriptor stays good whatever the command does to the name. */
-static int open_log(struct log *log, const char *path, const struct user *user,
-                    struct bvmm_error *err)
+/*
+ * Init's own descriptor stays good whatever the command does to the name.
+ *
+ * A program that opens /dev/stderr by name, as "echo hello > /dev/stderr" does in a script, opens
+ * this file, and truncates it. That cannot be prevented without making the open fail; but it can be
+ * told: a descriptor for writing that is closed while init keeps its own is another one. The watch
+ * costs nothing while nobody does that.
+ */
+static int open_log(struct init *init, struct log *log, const char *path, struct bvmm_error *err)
 {
     log->write_fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
     log->read_fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (log->write_fd < 0 || log->read_fd < 0 || fchown(log->write_fd, user->uid, user->gid) < 0) {
+    if (log->write_fd < 0 || log->read_fd < 0 ||
+        fchown(log->write_fd, init->user.uid, init->user.gid) < 0) {
         return error_set(err, BVMM_ERROR_BOOT, -errno, "cannot make %s: %s", path, strerror(errno));
     }
+    log->watch = inotify_add_watch(init->watch_fd, path, IN_CLOSE_WRITE);
     return 0;
+}
+
+static int open_logs(struct init *init, struct bvmm_error *err)
+{
+    int r;
+
+    init->watch_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK); /* without: no warning, that is all */
+    init->out.name = "/dev/stdout";
+    init->err.name = "/dev/stderr";
+    r = open_log(init, &init->out, RUN_DIR "/stdout", err);
+    if (r == 0) {
+        r = open_log(init, &init->err, RUN_DIR "/stderr", err);
+    }
+    return r;
 }
 
 static int prepare_surroundings(struct init *init, struct bvmm_error *err)
@@ -172,10 +197,7 @@ static int prepare_surroundings(struct init *init, struct bvmm_error *err)
     }
     r = open_stdin(init, err);
     if (r == 0) {
-        r = open_log(&init->out, RUN_DIR "/stdout", &init->user, err);
-    }
-    if (r == 0) {
-        r = open_log(&init->err, RUN_DIR "/stderr", &init->user, err);
+        r = open_logs(init, err);
     }
     init->cgroup_fd = cgroup_make();
     return r;
@@ -243,19 +265,11 @@ static void write_exit_code(const char *text)
     }
 }
 
-static struct outputs *find_outputs(struct init *init)
+static void find_outputs(struct init *init, struct outputs *outputs)
 {
     const char *named = environment_get(init->env, OUTPUT_VARIABLE);
-    struct outputs *outputs;
     char path[PATH_MAX];
 
-    if (init->job.output_count == 0 && !(named && *named)) {
-        return NULL;
-    }
-    outputs = calloc(1, sizeof(*outputs));
-    if (!outputs) {
-        return NULL;
-    }
     outputs_init(outputs, init->job.stream_limit_bytes[STREAM_OUTPUT]);
     if (named && *named == '/') {
         outputs_add(outputs, named, false);
@@ -266,16 +280,35 @@ static struct outputs *find_outputs(struct init *init)
     for (size_t i = 0; i < init->job.output_count; i++) {
         outputs_add(outputs, init->job.outputs[i], true);
     }
-    return outputs;
+}
+
+/* See open_log(). */
+static void note_reopened_logs(struct init *init, struct outputs *outputs)
+{
+    _Alignas(struct inotify_event) char events[4096];
+    ssize_t count = read(init->watch_fd, events, sizeof(events));
+
+    for (ssize_t at = 0; at < count;) {
+        const struct inotify_event *event = (const void *)&events[at];
+
+        if (event->mask & IN_CLOSE_WRITE) {
+            outputs_note_missing(outputs,
+                                 event->wd == init->out.watch ? init->out.name : init->err.name,
+                                 MANIFEST_REASON_REOPENED);
+        }
+        at += (ssize_t)(sizeof(*event) + event->len);
+    }
 }
 
 static void send_results(struct init *init, const struct frame_end *end)
 {
+    static struct outputs outputs; /* large */
     char code[16];
     struct results results = {
         .stdout_fd = init->out.read_fd,
         .stderr_fd = init->err.read_fd,
         .exit_code = code,
+        .outputs = &outputs,
         .limit_bytes = init->job.stream_limit_bytes,
     };
     int r;
@@ -284,7 +317,8 @@ static void send_results(struct init *init, const struct frame_end *end)
     write_exit_code(code);
     link_quiet(&init->link, true);
     r = link_say_end(&init->link, end);
-    results.outputs = find_outputs(init);
+    find_outputs(init, &outputs);
+    note_reopened_logs(init, &outputs);
     if (r == 0) {
         r = deliver(&init->link, &results);
     }

@@ -42,7 +42,7 @@ static size_t entry_bytes(const struct outputs *outputs, const struct manifest_e
     return outputs->manifest_bytes + bytes > MANIFEST_MAX_BYTES ? 0 : bytes;
 }
 
-static void note_missing(struct outputs *outputs, const char *path, enum manifest_reason reason)
+void outputs_note_missing(struct outputs *outputs, const char *path, enum manifest_reason reason)
 {
     struct manifest_entry entry = {
         .name = MANIFEST_MISSING,
@@ -125,11 +125,11 @@ static void add_file(struct outputs *outputs, const char *path, int fd)
         fd = copy;
     }
     if (fd < 0 || fstat(fd, &status) < 0) {
-        note_missing(outputs, path, MANIFEST_REASON_UNREADABLE);
+        outputs_note_missing(outputs, path, MANIFEST_REASON_UNREADABLE);
     } else if (outputs->file_count == OUTPUT_FILES_MAX) {
-        note_missing(outputs, path, MANIFEST_REASON_TOO_MANY);
+        outputs_note_missing(outputs, path, MANIFEST_REASON_TOO_MANY);
     } else if (bytes == 0) {
-        note_missing(outputs, path, MANIFEST_REASON_TOO_LONG);
+        outputs_note_missing(outputs, path, MANIFEST_REASON_TOO_LONG);
     } else {
         *file = (struct output){
             .path = strdup(path),
@@ -167,20 +167,20 @@ static void add_path(struct outputs *outputs, const char *path)
         return;
     }
     if (stat(path, &status) < 0) {
-        note_missing(outputs, path,
-                     errno == ENOENT || errno == ENOTDIR ? MANIFEST_REASON_NO_MATCH
-                                                         : MANIFEST_REASON_UNREADABLE);
+        outputs_note_missing(outputs, path,
+                             errno == ENOENT || errno == ENOTDIR ? MANIFEST_REASON_NO_MATCH
+                                                                 : MANIFEST_REASON_UNREADABLE);
         return;
     }
     if (!S_ISREG(status.st_mode)) {
-        note_missing(outputs, path,
-                     S_ISDIR(status.st_mode) ? MANIFEST_REASON_DIRECTORY
-                                             : MANIFEST_REASON_NOT_REGULAR);
+        outputs_note_missing(outputs, path,
+                             S_ISDIR(status.st_mode) ? MANIFEST_REASON_DIRECTORY
+                                                     : MANIFEST_REASON_NOT_REGULAR);
         return;
     }
     fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0) {
-        note_missing(outputs, path, MANIFEST_REASON_UNREADABLE);
+        outputs_note_missing(outputs, path, MANIFEST_REASON_UNREADABLE);
         return;
     }
     add_file(outputs, path, fd);
@@ -192,6 +192,7 @@ void outputs_add(struct outputs *outputs, const char *pattern, bool is_pattern)
     struct stat status;
     int r;
 
+    outputs->wanted = true;
     /* A file that is called just so is meant, whatever brackets are in its name. */
     if (!is_pattern || stat(pattern, &status) == 0) {
         add_path(outputs, pattern);
@@ -199,13 +200,13 @@ void outputs_add(struct outputs *outputs, const char *pattern, bool is_pattern)
     }
     r = glob(pattern, 0, NULL, &found);
     if (r == GLOB_NOMATCH) {
-        note_missing(outputs, pattern, MANIFEST_REASON_NO_MATCH);
+        outputs_note_missing(outputs, pattern, MANIFEST_REASON_NO_MATCH);
     } else if (r != 0) {
-        note_missing(outputs, pattern, MANIFEST_REASON_UNREADABLE);
+        outputs_note_missing(outputs, pattern, MANIFEST_REASON_UNREADABLE);
     }
     for (size_t i = 0; i < found.gl_pathc; i++) {
         if (outputs->file_count == OUTPUT_FILES_MAX && !is_collected(outputs, found.gl_pathv[i])) {
-            note_missing(outputs, pattern, MANIFEST_REASON_TOO_MANY);
+            outputs_note_missing(outputs, pattern, MANIFEST_REASON_TOO_MANY);
             break;
         }
         add_path(outputs, found.gl_pathv[i]);
@@ -227,7 +228,7 @@ void outputs_fit(struct outputs *outputs, uint64_t limit_bytes)
         left_bytes -= frame_bytes;
     }
     for (size_t i = kept; i < outputs->file_count; i++) {
-        note_missing(outputs, outputs->files[i].path, MANIFEST_REASON_NO_ROOM);
+        outputs_note_missing(outputs, outputs->files[i].path, MANIFEST_REASON_NO_ROOM);
         close(outputs->files[i].fd);
         free(outputs->files[i].path);
     }

@@ -26,6 +26,7 @@ struct outputs {
     size_t missing_count;
     size_t manifest_bytes; /* what all that takes in the manifest, digests included */
     uint64_t copy_max_bytes;
+    bool wanted; /* the job names output files: the stream is sent, even with none in it */
 };
 
 /*
@@ -40,6 +41,9 @@ void outputs_init(struct outputs *outputs, uint64_t copy_max_bytes);
  * collected once, however many patterns match it.
  */
 void outputs_add(struct outputs *outputs, const char *pattern, bool is_pattern);
+
+/* Note that something of a path is missing, or may be. Said once for each path. */
+void outputs_note_missing(struct outputs *outputs, const char *path, enum manifest_reason reason);
 
 /*
  * outputs_fit - share the stream's limit out: the framing of all files first, then contents in their
