@@ -226,6 +226,7 @@ static void set_all(struct report_builder *b, json_t *report)
     report_set(b, report, "kernel", report_kernel(b));
     report_set(b, report, "host", report_host(b));
     report_set(b, report, "guest", guest(b));
+    report_set(b, report, "sandbox", report_sandbox(b));
     report_set(b, report, "exits", report_exits(b));
     report_set(b, report, "actors", report_actors(b));
     report_set(b, report, "device_faults", report_device_faults(b));

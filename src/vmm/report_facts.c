@@ -5,7 +5,9 @@
 #include "vmm/bundled_kernel.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <nettle/sha2.h>
+#include <seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -235,4 +237,72 @@ json_t *report_kernel(struct report_builder *b)
         report_set(b, kernel, "sha256", report_sha256(b->record->kernel_sha256));
     }
     return report_end(b, kernel);
+}
+
+/* ---- The sandbox ----------------------------------------------------------------------------- */
+
+static json_t *layers(struct report_builder *b)
+{
+    json_t *object = json_object();
+
+    for (unsigned i = 0; i < SANDBOX_LAYER_COUNT; i++) {
+        report_set(b, object, sandbox_layer_name((enum sandbox_layer)i),
+                   json_boolean(b->record->sandbox.layers >> i & 1));
+    }
+    return object;
+}
+
+/* Arguments may be addresses and flags of 64 bits, which JSON integers are not fit for. */
+static json_t *call_arguments(struct report_builder *b, const struct record_violation *violation)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < ARRAY_SIZE(violation->args); i++) {
+        if (json_array_append_new(array, json_sprintf("0x%" PRIx64, violation->args[i])) < 0) {
+            b->no_memory = true;
+        }
+    }
+    return array;
+}
+
+/* Which actor made which forbidden call; null if none did. */
+static json_t *violation(struct report_builder *b)
+{
+    const struct record_violation *v = &b->record->violation;
+    json_t *object;
+    char *name;
+
+    if (v->seen == 0) {
+        return json_null();
+    }
+    object = json_object();
+    name = seccomp_syscall_resolve_num_arch(v->arch, v->syscall);
+    report_set(b, object, "actor",
+               v->actor < min_u64(b->record->actor_count, ACTORS_MAX)
+                   ? report_text(b->record->actors[v->actor].name)
+                   : json_null());
+    report_set(b, object, "syscall", report_text_or_null(name));
+    report_set(b, object, "number", json_integer(v->syscall));
+    report_set(b, object, "arguments", call_arguments(b, v));
+    free(name);
+    return object;
+}
+
+json_t *report_sandbox(struct report_builder *b)
+{
+    const char *refused = b->record->sandbox.refused;
+    json_t *sandbox = json_object();
+
+    report_set(b, sandbox, "mode",
+               json_string(job_sandbox_name((enum job_sandbox)b->job->sandbox)));
+    report_set(b, sandbox, "layers", layers(b));
+    report_set(b, sandbox, "refused", refused[0] ? report_text(refused) : json_null());
+    report_set(b, sandbox, "violation", violation(b));
+    if (b->job->sandbox == JOB_SANDBOX_OFF) {
+        report_warn(b, "THE SANDBOX WAS OFF: the guest was held by KVM and bvmm's own code alone");
+    }
+    if (refused[0]) {
+        report_warn(b, "the sandbox was not complete: %s", refused);
+    }
+    return sandbox;
 }

@@ -53,6 +53,7 @@ json_t *report_signal(int number);
 json_t *report_job(struct report_builder *b); /* report_facts.c */
 json_t *report_host(struct report_builder *b);
 json_t *report_kernel(struct report_builder *b);
+json_t *report_sandbox(struct report_builder *b);
 json_t *report_stream(struct report_builder *b, enum stream_id stream); /* report_streams.c */
 json_t *report_output_files(struct report_builder *b, json_t **ret_missing);
 json_t *report_output_transfer(struct report_builder *b);

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <seccomp.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -212,6 +213,48 @@ static void mended_records_are_told_of(void **state)
     report = render(&f);
     want_string(report, "status", "vm_error");
     assert_non_null(strstr(json_string_value(at(report, "warnings.0")), "2 impossible values"));
+    json_decref(report);
+    fixture_fini(&f);
+}
+
+static void forbidden_call_is_named(void **state)
+{
+    struct fixture f;
+    json_t *report;
+
+    (void)state;
+    fixture_init(&f, COMMAND ", \"sandbox\": \"best_effort\"}");
+    fixture_completed(&f);
+    f.record->outcome.status = RUN_SANDBOX_VIOLATION;
+    f.record->sandbox.layers = 1U << SANDBOX_SECCOMP;
+    snprintf(f.record->sandbox.refused, SANDBOX_REFUSED_BYTES, "no user namespaces here");
+    f.record->violation.seen = 1;
+    f.record->violation.actor = 1;
+    f.record->violation.arch = SCMP_ARCH_X86_64;
+    f.record->violation.syscall = 59;
+    f.record->violation.args[0] = UINT64_MAX;
+    report = render(&f);
+    want_string(report, "sandbox.mode", "best_effort");
+    want_boolean(report, "sandbox.layers.seccomp", true);
+    want_boolean(report, "sandbox.layers.landlock", false);
+    want_string(report, "sandbox.refused", "no user namespaces here");
+    want_string(report, "sandbox.violation.actor", "vcpu0");
+    want_string(report, "sandbox.violation.syscall", "execve");
+    want_string(report, "sandbox.violation.arguments.0", "0xffffffffffffffff");
+    want_string(report, "warnings.0", "the sandbox was not complete: no user namespaces here");
+    json_decref(report);
+    f.record->violation.actor = 4711;
+    f.record->violation.syscall = 100000;
+    report = render(&f);
+    want_null(report, "sandbox.violation.actor");
+    want_null(report, "sandbox.violation.syscall");
+    want_integer(report, "sandbox.violation.number", 100000);
+    json_decref(report);
+    fixture_fini(&f);
+    fixture_init(&f, COMMAND ", \"sandbox\": \"off\"}");
+    fixture_completed(&f);
+    report = render(&f);
+    assert_non_null(strstr(json_string_value(at(report, "warnings.0")), "THE SANDBOX WAS OFF"));
     json_decref(report);
     fixture_fini(&f);
 }
@@ -857,6 +900,7 @@ int main(void)
         cmocka_unit_test(killed_before_anything),
         cmocka_unit_test(nonsense_times_are_no_figures),
         cmocka_unit_test(mended_records_are_told_of),
+        cmocka_unit_test(forbidden_call_is_named),
         cmocka_unit_test(strangers_text_is_mended),
         cmocka_unit_test(whole_streams),
         cmocka_unit_test(text_with_nul_is_binary),
