@@ -60,6 +60,7 @@ const struct actor_def actor_defs[ACTOR_CLASS_COUNT] = {
             .owns = "the vsock connections, three virtqueues, the result streams they write to",
             .run = device_actor_run,
             .poll = vsock_poll,
+            .sleep = vsock_sleep,
             .stop = vsock_stop,
             .on = vsock_on,
             .policy = &vsock_policy,

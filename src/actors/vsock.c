@@ -2,16 +2,21 @@
 /*
  * vsock.c: the virtio-vsock actor: its queues, how it sleeps, how it ends. See vsock.h.
  *
- * Thread: vsock. Blocks: reading its doorbell. System calls: read and write (doorbells, interrupt),
- * clock_gettime (arrival of frames; the end).
+ * Thread: vsock. Blocks: reading its doorbell; with a bridge ppoll. System calls: vsock_policy, at
+ * the end of the file.
  */
 #include "actors/vsock.h"
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
-#define VSOCK_BATCH 64 /* packets in one direction before messages get their turn */
+#include "actors/vsock_bridge.h"
+
+#define VSOCK_BATCH 64          /* packets in one direction before messages get their turn */
+#define VSOCK_POLLS_PER_LOOK 16 /* a busy guest must not keep the actor from the bridge's sockets  \
+                                 */
 
 /* ---- The queues -------------------------------------------------------------------------------
  */
@@ -143,12 +148,26 @@ static bool want_notifications(struct vsock *vsock)
     return more;
 }
 
+static void look_at_bridge(struct vsock *vsock, bool *worked)
+{
+    if (++vsock->polls_since_look >= VSOCK_POLLS_PER_LOOK) {
+        vsock->polls_since_look = 0;
+        vsock_bridge_look(vsock);
+    }
+    if (vsock_bridge_worked(vsock)) {
+        *worked = true;
+    }
+}
+
 bool vsock_poll(struct actor *self, bool *worked)
 {
     struct vsock *vsock = self->state;
     bool used = false;
 
     virtio_actor_tell_used(&vsock->virtio);
+    if (vsock->bridge != NULL) {
+        look_at_bridge(vsock, worked);
+    }
     if (!device_live(vsock)) {
         return false;
     }
@@ -160,6 +179,17 @@ bool vsock_poll(struct actor *self, bool *worked)
         used = take_count(vsock, VSOCK_QUEUE_EVENT, serve_event(vsock), worked) || used;
     }
     return used || (device_live(vsock) && want_notifications(vsock));
+}
+
+int vsock_sleep(struct actor *self)
+{
+    struct vsock *vsock = self->state;
+
+    if (vsock->bridge == NULL) {
+        return mailbox_wait(self->mailbox, self->spins);
+    }
+    vsock->polls_since_look = 0;
+    return vsock_bridge_sleep(vsock);
 }
 
 /*

@@ -21,8 +21,6 @@
 #include "actors/vsock_stream.h"
 #include "protocol/protocol.h"
 
-struct vsock_bridge; /* vsock_bridge.h */
-
 struct vsock {
     struct virtio_actor virtio; /* first: virtio_actor.h */
     struct vsock_config config;
@@ -31,6 +29,7 @@ struct vsock {
     struct vsock_bridge *bridge; /* NULL: ports without a service are refused */
     bool event_due;              /* TRANSPORT_RESET */
     bool stopping;               /* what is due does not matter any more */
+    unsigned polls_since_look;   /* at the bridge's sockets */
     struct virtq_chain chain;    /* the one being served: too large for the stack */
 };
 
@@ -45,6 +44,7 @@ void vsock_init(struct vsock *vsock, struct actor *self, int irq_eventfd,
 /* For actor_table.c. */
 extern const actor_handler_fn vsock_on[MSG_KIND_COUNT];
 bool vsock_poll(struct actor *self, bool *worked);
+int vsock_sleep(struct actor *self);
 void vsock_stop(struct actor *self);
 extern const struct policy vsock_policy;
 

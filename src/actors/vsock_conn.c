@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "actors/vsock.h"
+#include "actors/vsock_bridge.h"
 
 /* ---- The table --------------------------------------------------------------------------------
  */
@@ -198,6 +199,22 @@ void vsock_conn_close_and_forget(struct vsock *vsock, struct vsock_conn *conn)
     note_due(vsock, conn, VSOCK_DUE_SHUTDOWN);
 }
 
+void vsock_conn_opened(struct vsock *vsock, struct vsock_conn *conn)
+{
+    vsock_conn_clear_deadline(vsock, conn);
+    conn->state = VSOCK_CONN_OPEN;
+    note_due(vsock, conn, VSOCK_DUE_RESPONSE);
+}
+
+void vsock_conn_cancel(struct vsock *vsock, struct vsock_conn *conn)
+{
+    if ((conn->due & VSOCK_DUE_REQUEST) != 0) {
+        free_conn(vsock, conn);
+    } else {
+        vsock_conn_reset(vsock, conn);
+    }
+}
+
 void vsock_conn_reset(struct vsock *vsock, struct vsock_conn *conn)
 {
     end_service(vsock, conn);
@@ -230,7 +247,9 @@ static const struct vsock_service *find_service(const struct vsock *vsock, uint3
 {
     const struct vsock_service *service = vsock_stream_service(host_port);
 
-    (void)vsock;
+    if (service == NULL && vsock->bridge != NULL) {
+        service = &vsock_bridge_service;
+    }
     return service;
 }
 
@@ -249,6 +268,7 @@ static void on_request(struct vsock *vsock, const struct vsock_header *header)
 {
     const struct vsock_service *service = find_service(vsock, header->dst_port);
     struct vsock_conn *conn = NULL;
+    int code = 0;
 
     if (service != NULL) {
         conn = take_conn(vsock, service, header->src_port, header->dst_port);
@@ -257,15 +277,20 @@ static void on_request(struct vsock *vsock, const struct vsock_header *header)
         refuse(vsock, header);
         return;
     }
-    if (service->open(vsock, conn) < 0) {
+    code = service->open(vsock, conn);
+    if (code < 0) {
         conn->service = NULL; /* it was never there */
         free_conn(vsock, conn);
         refuse(vsock, header);
         return;
     }
-    conn->state = VSOCK_CONN_OPEN;
+    conn->state = VSOCK_CONN_ASKED;
     take_credit(vsock, conn, header);
-    note_due(vsock, conn, VSOCK_DUE_RESPONSE);
+    if (code == VSOCK_OPEN_LATER) {
+        vsock_conn_set_deadline(vsock, conn);
+    } else {
+        vsock_conn_opened(vsock, conn);
+    }
 }
 
 static void on_response(struct vsock *vsock, struct vsock_conn *conn)
@@ -303,7 +328,7 @@ static void on_data(struct vsock *vsock, struct vsock_conn *conn, const struct v
 static void on_shutdown(struct vsock *vsock, struct vsock_conn *conn,
                         const struct vsock_header *header)
 {
-    if (conn->state == VSOCK_CONN_REQUESTED) {
+    if (conn->state == VSOCK_CONN_REQUESTED || conn->state == VSOCK_CONN_ASKED) {
         vsock_conn_reset(vsock, conn);
         return;
     }
@@ -451,6 +476,7 @@ static uint32_t put_data(struct vsock *vsock, struct vsock_conn *conn,
 {
     struct iovec iov[VIRTQ_SEGMENTS_MAX];
     const int count = payload_iov(chain, vsock_conn_credit(conn), iov);
+    uint64_t room_bytes = 0;
     ssize_t bytes = 0;
 
     if (count == 0) {
@@ -465,6 +491,10 @@ static uint32_t put_data(struct vsock *vsock, struct vsock_conn *conn,
         }
         return 0;
     }
+    for (int i = 0; i < count; i++) {
+        room_bytes += iov[i].iov_len;
+    }
+    conn->readable = (uint64_t)bytes == room_bytes; /* else that was all for now */
     conn->sent_bytes += (uint32_t)bytes;
     vsock->virtio.self->stats->bytes += (uint64_t)bytes;
     if (vsock_conn_credit(conn) == 0 && !conn->credit_asked) {

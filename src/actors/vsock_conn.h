@@ -2,10 +2,14 @@
 /*
  * vsock_conn.h: connections of the vsock actor: their table, their state machine, and credit.
  *
- *                     guest's REQUEST                       host's CONNECT (bridge)
- *                           │ a service takes it                   │
- *                           ▼                        RESPONSE      ▼
- *     FREE ◄──RST──────── OPEN ◄───────────────────────────── REQUESTED ──2 s──► ENDING
+ *          guest's REQUEST                                  host's CONNECT (bridge)
+ *                 │   a service takes it                             │
+ *                 ├───────────────┐                                  ▼
+ *                 ▼               ▼                RESPONSE
+ *              ASKED ──done──►  OPEN ◄────────────────────────── REQUESTED ──2 s──► ENDING
+ *                 └──2 s──► ENDING│
+ *                                 │
+ *     FREE ◄──RST───────────┬─────┘
  *       ▲                   │ we said SHUTDOWN, both halves
  *       │                   ├──────────────► CLOSING ──RST──► FREE;  ──2 s──► ENDING
  *       │ last packet sent  ▼ all is done, or something is wrong
@@ -45,10 +49,13 @@
 struct vsock;
 struct vsock_conn;
 
-/* What is behind a host port. conn->service_data is its own. */
+#define VSOCK_OPEN_LATER 1
+
+/* What is behind a host port. */
 struct vsock_service {
     const char *name;
-    /* The guest asks to connect. 0, or -errno: it is refused. */
+    /* The guest asks to connect. 0; VSOCK_OPEN_LATER: vsock_conn_opened() follows; -errno: refused.
+     */
     int (*open)(struct vsock *vsock, struct vsock_conn *conn);
     /* The guest has accepted what we asked for. May be NULL: this service never asks. */
     void (*accepted)(struct vsock *vsock, struct vsock_conn *conn);
@@ -73,6 +80,7 @@ struct vsock_service {
 enum vsock_conn_state {
     VSOCK_CONN_FREE,
     VSOCK_CONN_REQUESTED, /* we ask, the guest has not answered */
+    VSOCK_CONN_ASKED,     /* the guest asks, the service is not done yet */
     VSOCK_CONN_OPEN,
     VSOCK_CONN_CLOSING, /* we said SHUTDOWN, both halves, and wait for RST; no service any more */
     VSOCK_CONN_ENDING,  /* what is due is its last packet; no service any more */
@@ -117,10 +125,7 @@ struct vsock_conn {
     TAILQ_ENTRY(vsock_conn) service_link; /* for its service: a list of its own */
     LIST_ENTRY(vsock_conn) bucket_link;   /* in a bucket, or in the list of free ones */
 
-    union {
-        enum stream_id stream;         /* vsock_stream.c */
-        struct vsock_bridged *bridged; /* vsock_bridge.c */
-    } service_data;
+    enum stream_id stream; /* vsock_stream.c */
 };
 
 TAILQ_HEAD(vsock_conn_list, vsock_conn);
@@ -204,6 +209,12 @@ void vsock_conn_close(struct vsock *vsock, struct vsock_conn *conn);
 
 /* The same, but the guest's answer is not waited for. */
 void vsock_conn_close_and_forget(struct vsock *vsock, struct vsock_conn *conn);
+
+/* What open() left for later is done: the guest gets its RESPONSE. */
+void vsock_conn_opened(struct vsock *vsock, struct vsock_conn *conn);
+
+/* We do not ask any more. If the guest has not seen that we did, it never will. */
+void vsock_conn_cancel(struct vsock *vsock, struct vsock_conn *conn);
 
 /* RST, whatever its state. */
 void vsock_conn_reset(struct vsock *vsock, struct vsock_conn *conn);

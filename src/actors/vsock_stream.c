@@ -44,7 +44,7 @@ static int stream_open(struct vsock *vsock, struct vsock_conn *conn)
 
     if (code == 0) {
         conn->buf_alloc = VSOCK_STREAM_CREDIT_BYTES;
-        conn->service_data.stream = stream;
+        conn->stream = stream;
     }
     return code;
 }
@@ -60,7 +60,7 @@ static int stream_receive(struct vsock *vsock, struct vsock_conn *conn,
         const uint64_t skipped_bytes = min_u64(skip_bytes, segment->bytes);
         const uint64_t part_bytes = min_u64(segment->bytes - skipped_bytes, left_bytes);
 
-        record_append(record_of(vsock), conn->service_data.stream,
+        record_append(record_of(vsock), conn->stream,
                       (const uint8_t *)segment->host + skipped_bytes, (size_t)part_bytes);
         skip_bytes -= skipped_bytes;
         left_bytes -= part_bytes;
@@ -72,16 +72,16 @@ static int stream_receive(struct vsock *vsock, struct vsock_conn *conn,
 /* Let go of the stream, once. */
 static void stream_release(struct vsock *vsock, struct vsock_conn *conn, enum stream_state state)
 {
-    if (conn->service_data.stream != STREAM_COUNT) {
-        result_stream_release(record_of(vsock), conn->service_data.stream, state);
-        conn->service_data.stream = STREAM_COUNT;
+    if (conn->stream != STREAM_COUNT) {
+        result_stream_release(record_of(vsock), conn->stream, state);
+        conn->stream = STREAM_COUNT;
     }
 }
 
 /* The guest sends no more: that is the end of the stream. We have all of it, and say so. */
 static void stream_peer_shutdown(struct vsock *vsock, struct vsock_conn *conn)
 {
-    const enum stream_id stream = conn->service_data.stream;
+    const enum stream_id stream = conn->stream;
 
     if ((conn->peer_shutdown & VSOCK_SHUTDOWN_SEND) == 0) {
         return;

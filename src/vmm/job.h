@@ -136,6 +136,7 @@ struct job {
     char *kernel_cmdline_append;
     bool vsock;
     char *vsock_path;
+    struct vsock_broker *vsock_broker; /* the launcher's, while it runs the job; not in the file */
     uint64_t timeout_secs; /* 0: none */
 
     /* For bvmm's init; command.count == 0: the image has an init of its own. */
