@@ -170,11 +170,6 @@ void vsock_broker_forked(struct vsock_broker *broker)
     close_if_open(&broker->actor_fd);
 }
 
-void vsock_broker_in_vm_process(struct vsock_broker *broker)
-{
-    close_if_open(&broker->launcher_fd);
-}
-
 /* ---- Requests ---------------------------------------------------------------------------------
  */
 

@@ -41,15 +41,12 @@ struct vsock_broker_answer {
 int vsock_broker_new(const char *path, struct vsock_broker **ret_broker, struct bvmm_error *err)
     must_check;
 
-/* The descriptors for vsock_bridge_new(), valid on both sides of the fork. */
+/* The descriptors for vsock_bridge_new(): what the VM process keeps of all this. */
 int vsock_broker_listen_fd(const struct vsock_broker *broker);
 int vsock_broker_actor_fd(const struct vsock_broker *broker);
 
 /* In the launcher, after the fork: the actor's descriptors are the VM process's alone. */
 void vsock_broker_forked(struct vsock_broker *broker);
-
-/* In the VM process, after the fork: the launcher's descriptor is its alone. */
-void vsock_broker_in_vm_process(struct vsock_broker *broker);
 
 /* Readable when there is a request. -1 once the actor is gone. NULL is allowed: -1. */
 int vsock_broker_fd(const struct vsock_broker *broker);

@@ -302,7 +302,6 @@ static int make_bridge(struct machine *machine, struct bvmm_error *err)
     if (broker == NULL) {
         return 0;
     }
-    vsock_broker_in_vm_process(broker);
     allow_descriptors();
     code = vsock_bridge_new(vsock_broker_listen_fd(broker), vsock_broker_actor_fd(broker),
                             &machine->vsock_bridge);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "actors/vcpu.h"
+#include "actors/vsock_broker.h"
 #include "vmm/machine.h"
 
 /* What was set up failed before there was a supervisor to say so. */
@@ -68,6 +69,10 @@ static int close_stray_descriptors(const struct job *job, struct record *record)
     keep[count++] = job->stdin_file.fd;
     for (size_t i = 0; i < job->drive_count; i++) {
         keep[count++] = job->drives[i].image.fd;
+    }
+    if (job->vsock_broker != NULL) {
+        keep[count++] = vsock_broker_listen_fd(job->vsock_broker);
+        keep[count++] = vsock_broker_actor_fd(job->vsock_broker);
     }
     qsort(keep, count, sizeof(keep[0]), compare_fds);
     for (size_t i = 0; i < count; i++) {
