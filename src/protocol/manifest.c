@@ -21,7 +21,7 @@ static const struct {
     const char *word;
     const char *text;
 } reasons[] = {
-#define X(id, word, text) [MANIFEST_REASON_##id] = {word, text},
+#define X(id, word, text) [MANIFEST_REASON_##id] = {(word), (text)},
     MANIFEST_REASON_LIST(X)
 #undef X
 };
@@ -294,6 +294,7 @@ int manifest_parse(struct manifest *manifest, const void *text, size_t bytes)
 void manifest_free(struct manifest *manifest)
 {
     for (size_t i = 0; i < manifest->count; i++) {
+        /* NOLINTNEXTLINE(performance-no-int-to-ptr): ours, though an entry's path is const */
         free((void *)(uintptr_t)manifest->entries[i].path);
     }
     free(manifest->entries);

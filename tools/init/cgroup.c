@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -59,13 +60,13 @@ static uint64_t read_number(const char *path, const char *word)
     bool found = false;
 
     while (file && !found && fgets(line, sizeof(line), file)) {
-        found = strncmp(line, word, strlen(word)) == 0 &&
-                sscanf(line + strlen(word), " %" SCNu64, &number) == 1;
+        found = strncmp(line, word, strlen(word)) == 0;
+        number = found ? strtoull(line + strlen(word), NULL, 10) : 0;
     }
     if (file) {
         fclose(file);
     }
-    return found ? number : 0;
+    return number;
 }
 
 static void warn(const char *what, int error)

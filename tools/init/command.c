@@ -282,6 +282,7 @@ static _Noreturn void child_main(const struct command_spec *spec, struct command
     }
     shared->start_ns = clock_boottime_ns();
     if (found == 0) {
+        /* NOLINTNEXTLINE(performance-no-int-to-ptr): execve() changes nothing */
         execve(path, (char *const *)(uintptr_t)spec->args, spec->env);
         exec_failed(path, errno);
     }

@@ -345,7 +345,7 @@ int main(void)
     static struct init init; /* large */
     uint64_t started_ns = clock_boottime_ns();
     struct bvmm_error err;
-    struct frame_end end;
+    struct frame_end end = {.wait_status = 0};
 
     refuse_other_places();
     reboot(RB_DISABLE_CAD); /* Ctrl-Alt-Del is SIGINT for us instead of a reset */

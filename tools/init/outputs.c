@@ -32,7 +32,7 @@ void outputs_init(struct outputs *outputs, uint64_t copy_max_bytes)
 /* What the entry will take in the manifest, with a digest. 0: more than there is room for. */
 static size_t entry_bytes(const struct outputs *outputs, const struct manifest_entry *entry)
 {
-    static char line[3 * MANIFEST_PATH_MAX_BYTES + 256];
+    static char line[3UL * MANIFEST_PATH_MAX_BYTES + 256];
     struct manifest_entry longest = *entry;
     size_t bytes;
 
@@ -261,6 +261,7 @@ void outputs_close(struct outputs *outputs)
         free(outputs->files[i].path);
     }
     for (size_t i = 0; i < outputs->missing_count; i++) {
+        /* NOLINTNEXTLINE(performance-no-int-to-ptr): ours, though an entry's path is const */
         free((void *)(uintptr_t)outputs->missing[i].path);
     }
     outputs->file_count = 0;

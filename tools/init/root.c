@@ -105,6 +105,7 @@ static int mount_any(const char *device, const char *path, struct bvmm_error *er
     FILE *list = fopen("/proc/filesystems", "re");
     char line[128];
     char tried[256] = "";
+    size_t tried_length = 0;
     char fstype[64];
     bool mounted = false;
 
@@ -114,8 +115,9 @@ static int mount_any(const char *device, const char *path, struct bvmm_error *er
             continue;
         }
         mounted = mount(device, path, fstype, MS_RDONLY, NULL) == 0;
-        if (!mounted && strlen(tried) + strlen(fstype) + 2 < sizeof(tried)) {
-            strcat(strcat(tried, " "), fstype);
+        if (!mounted && tried_length < sizeof(tried)) {
+            tried_length += (size_t)snprintf(tried + tried_length, sizeof(tried) - tried_length,
+                                             " %s", fstype);
         }
     }
     if (list) {
