@@ -122,7 +122,7 @@ static void set_bytes(struct report_builder *b, json_t *object, const struct con
     text = utf8_text_bytes(content->bytes, content->count) == content->count;
     report_set(b, object, "encoding", json_string(text ? "utf-8" : "base64"));
     report_set(b, object, "data",
-               text ? json_stringn((const char *)content->bytes, content->count)
+               text ? json_stringn_nocheck((const char *)content->bytes, content->count)
                     : base64(content->bytes, content->count));
     report_set(b, object, "file", json_null());
 }
