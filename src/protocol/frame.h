@@ -7,9 +7,9 @@
  * bytes are, it looks at each a bounded number of times:
  *
  *   - text is searched for the first byte of the mark, and handed on from where it lies;
- *   - from there on bytes are copied into a buffer until a whole frame is there, or it is clear that
- *     there is none. Then the search goes on at the next byte of the buffer, so that a frame whose
- *     middle was lost does not take the next one with it;
+ *   - from there on bytes are copied into a buffer until a whole frame is there, or it is clear
+ *     that there is none. Then the search goes on at the next byte of the buffer, so that a frame
+ *     whose middle was lost does not take the next one with it;
  *   - to check a frame costs a digest over it. A guest that knows the nonce could pack a forged
  *     header into every 48 bytes, each announcing 4 KiB. So digests are paid for: each byte that
  *     comes in earns two bytes of digest, and a frame that cannot be paid for is text. A frame of a
@@ -51,16 +51,16 @@ struct frame_decoder {
     const struct frame_decoder_ops *ops;
     void *context;
     enum frame_mode mode;
-    bool broken;              /* FRAME_MODE_PURE: something else than a frame came */
-    uint64_t frames;          /* good ones */
-    uint64_t damaged_frames;  /* began with mark and nonce, but did not hold what they promised */
-    uint64_t damaged_bytes;   /* given back as text because of that */
+    bool broken;             /* FRAME_MODE_PURE: something else than a frame came */
+    uint64_t frames;         /* good ones */
+    uint64_t damaged_frames; /* began with mark and nonce, but did not hold what they promised */
+    uint64_t damaged_bytes;  /* given back as text because of that */
     /* From here on the decoder's own. */
-    size_t start;             /* of the candidate in buffer */
-    size_t used;              /* bytes in buffer, what lies before start included */
-    size_t want;              /* bytes that the candidate needs before it can be judged further */
-    size_t damage_left;       /* bytes from start on that a damaged frame took up */
-    size_t digest_credit;     /* bytes of digest that have been earned */
+    size_t start;         /* of the candidate in buffer */
+    size_t used;          /* bytes in buffer, what lies before start included */
+    size_t want;          /* bytes that the candidate needs before it can be judged further */
+    size_t damage_left;   /* bytes from start on that a damaged frame took up */
+    size_t digest_credit; /* bytes of digest that have been earned */
     uint8_t prefix[FRAME_PREFIX_BYTES];
     uint8_t buffer[2 * FRAME_MAX_BYTES]; /* room to go on without moving it all down each time */
 };

@@ -23,8 +23,7 @@ void guest_job_init(struct guest_job *job)
     }
 }
 
-/* ---- Writing ----------------------------------------------------------------------------------
- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 /* Bytes to be: first counted with to == NULL, then written. */
 struct writer {
@@ -136,8 +135,7 @@ int guest_job_encode(const struct guest_job *job, uint8_t **ret_bytes, size_t *r
     return 0;
 }
 
-/* ---- Reading ----------------------------------------------------------------------------------
- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 struct item {
     uint32_t tag;

@@ -55,8 +55,7 @@ enum stream_id manifest_stream(enum manifest_name name)
     return STREAM_COUNT;
 }
 
-/* ---- Reading ----------------------------------------------------------------------------------
- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 struct word {
     const char *start;
@@ -301,8 +300,7 @@ void manifest_free(struct manifest *manifest)
     *manifest = (struct manifest){.entries = NULL};
 }
 
-/* ---- Writing ----------------------------------------------------------------------------------
- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 /* Text that grows until it does not fit. */
 struct text {
@@ -370,8 +368,7 @@ size_t manifest_print(char *to, size_t room, const struct manifest_entry *entry)
     return text.full ? 0 : text.length;
 }
 
-/* ---- The output stream ------------------------------------------------------------------------
- */
+/* ---- The output stream ----------------------------------------------------------------------- */
 
 /* Copy a number out and move on; false if it is not all there. */
 static bool take(struct output_reader *reader, void *to, size_t bytes)

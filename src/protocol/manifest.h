@@ -55,12 +55,12 @@ const char *manifest_reason_word(enum manifest_reason reason);
 
 struct manifest_entry {
     enum manifest_name name;
-    enum manifest_reason reason;   /* MISSING */
-    uint64_t size_bytes;           /* what the guest had, before any limit */
+    enum manifest_reason reason; /* MISSING */
+    uint64_t size_bytes;         /* what the guest had, before any limit */
     bool has_sha256;
-    uint8_t sha256[SHA256_BYTES];  /* of what was sent */
-    const char *path;              /* FILE, MISSING: not escaped any more; else NULL */
-    size_t path_bytes;             /* may hold any byte but NUL; path is NUL-terminated too */
+    uint8_t sha256[SHA256_BYTES]; /* of what was sent */
+    const char *path;             /* FILE, MISSING: not escaped any more; else NULL */
+    size_t path_bytes;            /* may hold any byte but NUL; path is NUL-terminated too */
 };
 
 /* The record's stream of this name; STREAM_COUNT for FILE and MISSING. */
@@ -68,7 +68,7 @@ enum stream_id manifest_stream(enum manifest_name name);
 
 #define MANIFEST_PATH_MAX_BYTES 4096
 
-/* ---- Reading line by line, without memory of its own (supervisor) ------------------------------ */
+/* ---- Reading line by line, without memory of its own (supervisor) ---------------------------- */
 
 struct manifest_reader {
     const char *next;
@@ -86,7 +86,7 @@ void manifest_reader_init(struct manifest_reader *reader, const void *text, size
  */
 bool manifest_next(struct manifest_reader *reader, struct manifest_entry *entry);
 
-/* ---- Reading all of it (report) --------------------------------------------------------------- */
+/* ---- Reading all of it (report) -------------------------------------------------------------- */
 
 /* Files and what is missing, at most; more is counted as bad lines. */
 #define MANIFEST_ENTRIES_MAX (4 + 2 * OUTPUT_FILES_MAX)
@@ -105,7 +105,7 @@ struct manifest {
 int manifest_parse(struct manifest *manifest, const void *text, size_t bytes) must_check;
 void manifest_free(struct manifest *manifest);
 
-/* ---- Writing (init) --------------------------------------------------------------------------- */
+/* ---- Writing (init) -------------------------------------------------------------------------- */
 
 /*
  * manifest_print - one line, with its newline.
@@ -113,7 +113,7 @@ void manifest_free(struct manifest *manifest);
  */
 size_t manifest_print(char *to, size_t room, const struct manifest_entry *entry);
 
-/* ---- The output stream (section D) ------------------------------------------------------------ */
+/* ---- The output stream (section D) ----------------------------------------------------------- */
 
 struct output_file {
     const uint8_t *path;

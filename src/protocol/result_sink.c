@@ -14,8 +14,7 @@ void result_sink_init(struct result_sink *sink, struct record *record, enum stre
     sink->via = via;
 }
 
-/* ---- Who writes a stream ----------------------------------------------------------------------
- */
+/* ---- Who writes a stream --------------------------------------------------------------------- */
 
 int result_stream_claim(struct record *record, enum stream_id stream, enum stream_via via)
 {
@@ -72,8 +71,7 @@ void result_sink_abandon(struct result_sink *sink)
     }
 }
 
-/* ---- The frames -------------------------------------------------------------------------------
- */
+/* ---- The frames ------------------------------------------------------------------------------ */
 
 static struct result_event nothing(void)
 {

@@ -21,9 +21,9 @@ enum result_event_kind {
     RESULT_START,      /* guest_ns */
     RESULT_END,        /* end, wait_status */
     RESULT_ANNOUNCE,   /* a manifest is whole: [offset_bytes, + length_bytes) of STREAM_ANNOUNCED */
-    RESULT_STREAM_END, /* stream, state, sent_bytes; the sink leaves the stream alone from here on */
+    RESULT_STREAM_END, /* stream, state, sent_bytes; it is the supervisor's from here on */
     RESULT_BYE,
-    RESULT_FATAL,      /* its text: [offset_bytes, + length_bytes) of STREAM_CONTROL */
+    RESULT_FATAL, /* its text: [offset_bytes, + length_bytes) of STREAM_CONTROL */
 };
 
 struct result_event {
@@ -43,14 +43,14 @@ struct result_sink {
     struct record *record;
     enum stream_via via;
     uint32_t next_sequence;
-    uint64_t frames;         /* taken */
-    uint64_t lost_frames;    /* gaps in the sequence, added up */
-    uint64_t stale_frames;   /* came twice or too late: ignored */
-    uint64_t refused_frames; /* made no sense: ignored */
-    uint64_t announced_base; /* STREAM_ANNOUNCED's length when the sink claimed it */
-    uint64_t announced_from; /* where in it the manifest that is coming in begins */
+    uint64_t frames;                       /* taken */
+    uint64_t lost_frames;                  /* gaps in the sequence, added up */
+    uint64_t stale_frames;                 /* came twice or too late: ignored */
+    uint64_t refused_frames;               /* made no sense: ignored */
+    uint64_t announced_base;               /* STREAM_ANNOUNCED's length when the sink claimed it */
+    uint64_t announced_from;               /* where in it the manifest that is coming in begins */
     uint64_t received_bytes[STREAM_COUNT]; /* in order and without a hole */
-    bool mine[STREAM_COUNT]; /* claimed by this sink, and not ended */
+    bool mine[STREAM_COUNT];               /* claimed by this sink, and not ended */
 };
 
 void result_sink_init(struct result_sink *sink, struct record *record, enum stream_via via);
@@ -63,8 +63,8 @@ struct result_event result_sink_frame(struct result_sink *sink, const struct fra
                                       const uint8_t *payload);
 
 /*
- * result_sink_abandon - the way in is broken (vsock control connection lost, or its frames damaged):
- * let go of every stream that had not ended, so that the guest can send it another way.
+ * result_sink_abandon - the way in is broken (vsock control connection lost, or its frames
+ * damaged): let go of every stream that had not ended, so that the guest can send it another way.
  */
 void result_sink_abandon(struct result_sink *sink);
 

@@ -251,8 +251,7 @@ static void test_finish_gives_the_rest(void **state)
     output_free(output);
 }
 
-/* ---- Random streams ----------------------------------------------------------------------------
- */
+/* ---- Random streams -------------------------------------------------------------------------- */
 
 /* Text that likes to look like a frame. */
 static size_t put_text(struct seeded_random *r, uint8_t *to)
@@ -423,8 +422,7 @@ static void test_frame_after_hostile_input(void **state)
     }
 }
 
-/* ---- Frames only --------------------------------------------------------------------------------
- */
+/* ---- Frames only ----------------------------------------------------------------------------- */
 
 static void test_pure_mode(void **state)
 {

@@ -74,8 +74,7 @@ static int tear_down(void **state)
     return system(command) == 0 ? 0 : -1;
 }
 
-/* ---- Search -------------------------------------------------------------------------------------
- */
+/* ---- Search ---------------------------------------------------------------------------------- */
 
 static void test_find(void **state)
 {
@@ -138,8 +137,7 @@ static void test_shares(void **state)
     assert_int_equal(cgroup_memory_share(0), 0);
 }
 
-/* ---- Running ------------------------------------------------------------------------------------
- */
+/* ---- Running --------------------------------------------------------------------------------- */
 
 /* What a child in the role of init found out. */
 struct found {

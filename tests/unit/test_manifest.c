@@ -231,8 +231,7 @@ static void test_garbled(void **state)
     assert_true(bad > 1000);
 }
 
-/* ---- Output files -------------------------------------------------------------------------------
- */
+/* ---- Output files ---------------------------------------------------------------------------- */
 
 static size_t put_file(uint8_t *to, const char *path, const char *content)
 {

@@ -338,8 +338,7 @@ static void test_fall_back(void **state)
     record_destroy(record);
 }
 
-/* ---- Damage at random ---------------------------------------------------------------------------
- */
+/* ---- Damage at random ------------------------------------------------------------------------ */
 
 struct planned {
     struct frame_header header;

@@ -38,8 +38,7 @@ struct command_shared {
     char what[256];
 };
 
-/* ---- Environment and search --------------------------------------------------------------------
- */
+/* ---- Environment and search ------------------------------------------------------------------ */
 
 const char *environment_get(char *const *env, const char *name)
 {
@@ -139,8 +138,7 @@ int command_exit_code(int wait_status)
     return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
-/* ---- The child --------------------------------------------------------------------------------
- */
+/* ---- The child ------------------------------------------------------------------------------- */
 
 static _Noreturn void child_failed(struct command_shared *shared, int error, const char *what)
 {
@@ -290,8 +288,7 @@ static _Noreturn void child_main(const struct command_spec *spec, struct command
     _exit(found);
 }
 
-/* ---- The parent -------------------------------------------------------------------------------
- */
+/* ---- The parent ------------------------------------------------------------------------------ */
 
 void command_block_signals(void)
 {

@@ -71,10 +71,9 @@ void command_kill_rest(void);
 int command_exit_code(int wait_status);
 
 /*
- * command_find - where a command is, as a shell looks for it: with a slash in its name it is a path;
- * else the directories of path_list are tried in order.
- * Runs with the rights of the user that will execute it.
- * Return: 0 with *ret_path filled (PATH_MAX); EXIT_NOT_FOUND; EXIT_NOT_EXECUTABLE.
+ * command_find - where a command is, as a shell looks for it: with a slash in its name it is a
+ * path; else the directories of path_list are tried in order. Runs with the rights of the user that
+ * will execute it. Return: 0 with *ret_path filled (PATH_MAX); EXIT_NOT_FOUND; EXIT_NOT_EXECUTABLE.
  */
 int command_find(const char *name, const char *path_list, char *ret_path);
 

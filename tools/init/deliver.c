@@ -51,8 +51,7 @@ struct delivery {
     uint8_t chunk[CHUNK_BYTES];
 };
 
-/* ---- What is to be sent ------------------------------------------------------------------------
- */
+/* ---- What is to be sent ---------------------------------------------------------------------- */
 
 static struct manifest_entry *add_entry(struct delivery *d, enum manifest_name name,
                                         uint64_t size_bytes, const char *path)
@@ -153,8 +152,7 @@ static int collect(struct delivery *d, const struct results *results)
     return results->outputs->wanted ? add_outputs(d, results->outputs, limit[STREAM_OUTPUT]) : 0;
 }
 
-/* ---- Announcements -----------------------------------------------------------------------------
- */
+/* ---- Announcements --------------------------------------------------------------------------- */
 
 static int announce_text(struct link *link, const char *text, size_t bytes)
 {
@@ -192,8 +190,7 @@ static int announce(struct delivery *d)
     return r;
 }
 
-/* ---- Streams -----------------------------------------------------------------------------------
- */
+/* ---- Streams --------------------------------------------------------------------------------- */
 
 /* Where a stream stands while it is sent. */
 struct progress {

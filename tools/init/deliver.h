@@ -14,7 +14,7 @@
 struct results {
     int stdout_fd;
     int stderr_fd;
-    const char *exit_code;   /* decimal text */
+    const char *exit_code; /* decimal text */
     struct outputs *outputs;
     const uint64_t *limit_bytes; /* per enum stream_id */
 };

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/vm_sockets.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +15,8 @@
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <linux/vm_sockets.h> /* does not include <sys/socket.h> in older headers */
 
 #define CONTROL_PORT 5003
 #define DRAIN_SECONDS 10
@@ -43,8 +44,7 @@ void link_init(struct link *link, const uint8_t nonce[NONCE_BYTES])
     memcpy(link->nonce, nonce, NONCE_BYTES);
 }
 
-/* ---- Serial -----------------------------------------------------------------------------------
- */
+/* ---- Serial ---------------------------------------------------------------------------------- */
 
 /* Bytes go through as they are: no newline is translated, nothing is echoed, nothing stops us. */
 static void make_raw(int fd)
@@ -117,8 +117,7 @@ void link_quiet(const struct link *link, bool quiet)
     }
 }
 
-/* ---- Vsock ------------------------------------------------------------------------------------
- */
+/* ---- Vsock ----------------------------------------------------------------------------------- */
 
 static int wait_connected(int fd)
 {
@@ -159,8 +158,7 @@ int link_connect_vsock(uint32_t port)
     return fd;
 }
 
-/* ---- Frames -----------------------------------------------------------------------------------
- */
+/* ---- Frames ---------------------------------------------------------------------------------- */
 
 int write_fully(int fd, const void *bytes, size_t count)
 {

@@ -2,8 +2,9 @@
 /*
  * link.h: the way from init to the host: frames over vsock, or over the serial console.
  *
- * If vsock fails half-way the link falls back to serial by itself: it says HELLO there, END again if
- * that had been said, and returns -EAGAIN once, so that the caller begins anew what it was sending.
+ * If vsock fails half-way the link falls back to serial by itself: it says HELLO there, END again
+ * if that had been said, and returns -EAGAIN once, so that the caller begins anew what it was
+ * sending.
  *
  * Thread: init has but one. Blocks until the bytes are on their way, but never longer than
  * LINK_PATIENCE_MS without any progress.
@@ -19,9 +20,9 @@
 struct link {
     uint8_t nonce[NONCE_BYTES];
     enum stream_via via;
-    int serial_fd;         /* -1: none */
-    int control_fd;        /* vsock, port 5003; -1: not connected */
-    uint32_t sequence;     /* of the way that is taken */
+    int serial_fd;            /* -1: none */
+    int control_fd;           /* vsock, port 5003; -1: not connected */
+    uint32_t sequence;        /* of the way that is taken */
     uint64_t announced_bytes; /* manifest text sent by it so far */
     bool said_end;
     struct frame_end end;

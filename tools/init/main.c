@@ -82,8 +82,7 @@ static void check(struct init *init, int r, const struct bvmm_error *err)
     }
 }
 
-/* ---- Before the command ------------------------------------------------------------------------
- */
+/* ---- Before the command ---------------------------------------------------------------------- */
 
 /* A file into memory; NULL: not there. Not freed: it is needed until the end. */
 static uint8_t *read_file(const char *path, size_t *ret_count)
@@ -215,8 +214,7 @@ static void set_own_oom_score(void)
     }
 }
 
-/* ---- The command --------------------------------------------------------------------------------
- */
+/* ---- The command ----------------------------------------------------------------------------- */
 
 static int run_command(struct init *init, struct frame_end *ret_end, struct bvmm_error *err)
 {
@@ -250,8 +248,7 @@ static int run_command(struct init *init, struct frame_end *ret_end, struct bvmm
     return 0;
 }
 
-/* ---- After the command --------------------------------------------------------------------------
- */
+/* ---- After the command ----------------------------------------------------------------------- */
 
 static void write_exit_code(const char *text)
 {

@@ -46,12 +46,13 @@ void outputs_add(struct outputs *outputs, const char *pattern, bool is_pattern);
 void outputs_note_missing(struct outputs *outputs, const char *path, enum manifest_reason reason);
 
 /*
- * outputs_fit - share the stream's limit out: the framing of all files first, then contents in their
- * order. Files that have not even room for their framing become missing.
+ * outputs_fit - share the stream's limit out: the framing of all files first, then contents in
+ * their order. Files that have not even room for their framing become missing.
  */
 void outputs_fit(struct outputs *outputs, uint64_t limit_bytes);
 
-/* The framed stream (section D of protocol.h): what is sent, and what it would be without a limit. */
+/* The framed stream (section D of protocol.h): what is sent, and what it would be without a limit.
+ */
 uint64_t outputs_stream_bytes(const struct outputs *outputs, bool without_limit);
 
 void outputs_close(struct outputs *outputs);

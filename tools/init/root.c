@@ -62,8 +62,7 @@ int make_directories(const char *path, mode_t mode)
     return 0;
 }
 
-/* ---- Images -----------------------------------------------------------------------------------
- */
+/* ---- Images ---------------------------------------------------------------------------------- */
 
 /* Drivers may come up after init does. */
 static void wait_for_device(const char *device)
@@ -116,8 +115,8 @@ static int mount_any(const char *device, const char *path, struct bvmm_error *er
         }
         mounted = mount(device, path, fstype, MS_RDONLY, NULL) == 0;
         if (!mounted && tried_length < sizeof(tried)) {
-            tried_length += (size_t)snprintf(tried + tried_length, sizeof(tried) - tried_length,
-                                             " %s", fstype);
+            tried_length +=
+                (size_t)snprintf(tried + tried_length, sizeof(tried) - tried_length, " %s", fstype);
         }
     }
     if (list) {
@@ -257,8 +256,7 @@ int root_enter(const struct guest_job *job, struct bvmm_error *err)
     return r;
 }
 
-/* ---- What programs expect ----------------------------------------------------------------------
- */
+/* ---- What programs expect -------------------------------------------------------------------- */
 
 struct system_mount {
     const char *path;
