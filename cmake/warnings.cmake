@@ -25,6 +25,6 @@ elseif(BVMM_SANITIZE)
   message(FATAL_ERROR "BVMM_SANITIZE is '${BVMM_SANITIZE}'; expected address, thread, or nothing")
 elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
   target_compile_options(bvmm_flags INTERFACE -fstack-protector-strong -fstack-clash-protection
-    -D_FORTIFY_SOURCE=2 -fPIE)
+    -D_FORTIFY_SOURCE=2)
   target_link_options(bvmm_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack)
 endif()

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * bvmm.h: run a benchmark in an isolated Linux VM from a C or C++ program.
+ *
+ *     struct bvmm_config *config = NULL;
+ *     struct bvmm_report *report = NULL;
+ *     struct bvmm_error error;
+ *
+ *     if (bvmm_config_new(&config, &error) == 0 &&
+ *         bvmm_config_set_string(config, "rootfs_path", "bench.squashfs", &error) == 0 &&
+ *         bvmm_config_set_strings(config, "command", argv, &error) == 0 &&
+ *         bvmm_run(config, &report, &error) == 0) {
+ *         fputs(bvmm_report_json(report, NULL), stdout);
+ *     } else {
+ *         fprintf(stderr, "%s: %s\n", bvmm_error_kind_name(error.kind), error.message);
+ *     }
+ *     bvmm_report_free(report);
+ *     bvmm_config_free(config);
+ *
+ * The keys of a configuration are those of a job file: `bvmm schema job` documents each, with unit, range
+ * and default. The report is the one that the bvmm command writes: `bvmm schema report`.
+ *
+ * Errors. Functions that can fail return 0 or a negative errno; if error is not NULL it is filled with a
+ * kind for programs and a sentence for people. A call that fails leaves nothing behind: no file descriptor,
+ * thread, child process or file, and sets no output.
+ * A run that was started and then went wrong (deadline, panic, sandbox) is not a failed call: there is a
+ * report, and it says what happened.
+ *
+ * Ownership. What a function gives by a pointer to a pointer belongs to the caller, who frees it with the
+ * function of that name; NULL may be freed. What a function takes, it copies.
+ *
+ * Threads. There is no global state: different objects may be used by different threads at once, and
+ * several VMs may run at once in one program. One object is for one thread at a time, except that
+ * bvmm_vm_cancel() may be called by any thread, and by a signal handler. The library starts no thread in
+ * the calling process, and installs no signal handler; it forks, and waits for its own child only. Do not
+ * ignore SIGCHLD (SIG_IGN), or its status cannot be had.
+ *
+ * Platforms. Linux on x86_64 and aarch64. Elsewhere every function that can fail does, with the kind
+ * UnsupportedPlatform or UnsupportedArch.
+ */
+#ifndef BVMM_BVMM_H
+#define BVMM_BVMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bvmm/error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#define BVMM_API __attribute__((visibility("default")))
+#else
+#define BVMM_API
+#endif
+
+struct bvmm_config; /* what is to be done */
+struct bvmm_vm;     /* one run of it */
+struct bvmm_report; /* what became of it */
+
+/* "0.1.0". Never fails. */
+BVMM_API const char *bvmm_version(void);
+
+/* ---- Configuration ---------------------------------------------------------------------------- */
+
+/* A configuration in which every key has its default. */
+BVMM_API int bvmm_config_new(struct bvmm_config **ret_config, struct bvmm_error *error);
+
+/*
+ * bvmm_config_load - a configuration from a job file.
+ * @path: of the file; relative paths in it start at its directory. "-" reads standard input.
+ * Fails if the file cannot be read or is no JSON object; keys are checked by bvmm_vm_new().
+ */
+BVMM_API int bvmm_config_load(const char *path, struct bvmm_config **ret_config,
+                              struct bvmm_error *error);
+
+/* bvmm_config_parse - a configuration from JSON text; relative paths start at the working directory. */
+BVMM_API int bvmm_config_parse(const char *json, size_t bytes, struct bvmm_config **ret_config,
+                               struct bvmm_error *error);
+
+BVMM_API void bvmm_config_free(struct bvmm_config *config);
+
+/*
+ * Set one key. Setting it again replaces the value. Whether the key exists and the value is allowed is
+ * checked by bvmm_vm_new(), for all keys together.
+ * @key: as in a job file: "kernel_path", "rootfs_path", "memory_mib", "timeout_secs", ... A dot goes into
+ * an object: "limits.stdout_bytes", "env.LANG".
+ */
+BVMM_API int bvmm_config_set_string(struct bvmm_config *config, const char *key, const char *value,
+                                    struct bvmm_error *error);
+BVMM_API int bvmm_config_set_uint(struct bvmm_config *config, const char *key, uint64_t value,
+                                  struct bvmm_error *error);
+BVMM_API int bvmm_config_set_bool(struct bvmm_config *config, const char *key, bool value,
+                                  struct bvmm_error *error);
+/* @values: ends with NULL, like argv. */
+BVMM_API int bvmm_config_set_strings(struct bvmm_config *config, const char *key,
+                                     const char *const *values, struct bvmm_error *error);
+/* @json: any JSON value, for what the others cannot say ("drives"). */
+BVMM_API int bvmm_config_set_json(struct bvmm_config *config, const char *key, const char *json,
+                                  struct bvmm_error *error);
+/* Back to the default. */
+BVMM_API int bvmm_config_unset(struct bvmm_config *config, const char *key,
+                               struct bvmm_error *error);
+
+/* The configuration as JSON, as it would stand in a job file. The caller frees it with free(). */
+BVMM_API int bvmm_config_json(const struct bvmm_config *config, char **ret_json,
+                              struct bvmm_error *error);
+
+/* ---- Running ---------------------------------------------------------------------------------- */
+
+/*
+ * bvmm_vm_new - check the configuration and open all its files.
+ * Fails with the kind Job if anything is wrong with it; the message names the key, the value, and what
+ * was expected. The configuration may be changed or freed afterwards.
+ */
+BVMM_API int bvmm_vm_new(const struct bvmm_config *config, struct bvmm_vm **ret_vm,
+                         struct bvmm_error *error);
+
+/*
+ * bvmm_vm_run - run it, and wait for the end. Once for each VM.
+ * Blocks until the guest has ended, the deadline has passed, or the run is cancelled.
+ * Return: 0 with a report, however the run ended; or negative if it could not be started.
+ */
+BVMM_API int bvmm_vm_run(struct bvmm_vm *vm, struct bvmm_report **ret_report,
+                         struct bvmm_error *error);
+
+/*
+ * bvmm_vm_cancel - end the run. The first call gives the guest two seconds to hand over what it has, the
+ * second ends it at once. Before bvmm_vm_run(): the run ends as soon as it begins.
+ * Thread: any, also while another is in bvmm_vm_run(); async-signal-safe. The VM must not be freed
+ * meanwhile.
+ */
+BVMM_API void bvmm_vm_cancel(struct bvmm_vm *vm);
+
+/* Not while another thread is in bvmm_vm_run(). */
+BVMM_API void bvmm_vm_free(struct bvmm_vm *vm);
+
+/* bvmm_run - bvmm_vm_new(), bvmm_vm_run() and bvmm_vm_free(). */
+BVMM_API int bvmm_run(const struct bvmm_config *config, struct bvmm_report **ret_report,
+                      struct bvmm_error *error);
+
+/* ---- Report ----------------------------------------------------------------------------------- */
+
+enum bvmm_stream { BVMM_STDOUT, BVMM_STDERR };
+
+/* The most important parts of a report. Pointers are valid until bvmm_report_free(). */
+struct bvmm_result {
+    const char *status;           /* "completed", "timeout", ...: as in the report's schema */
+    enum bvmm_error_kind error_kind; /* BVMM_ERROR_NONE if nothing went wrong */
+    const char *error_message;    /* "" if nothing went wrong */
+    uint64_t timeout_secs;        /* with BVMM_ERROR_TIMEOUT: the limit that was passed */
+    bool has_exit_code;           /* the next two are known */
+    int exit_code;                /* as a shell has it: 128 + signal if one killed the command */
+    int term_signal;              /* in the guest; 0: none */
+    uint64_t command_guest_ns;    /* how long the command ran, by the guest's clock; 0: not known */
+};
+
+BVMM_API const struct bvmm_result *bvmm_report_result(const struct bvmm_report *report);
+
+/*
+ * bvmm_report_json - the whole report, NUL-terminated.
+ * @ret_bytes: its length without NUL; may be NULL. The text belongs to the report.
+ */
+BVMM_API const char *bvmm_report_json(const struct bvmm_report *report, size_t *ret_bytes);
+
+/* A stream's bytes as they arrived: any values, not terminated. They belong to the report. */
+BVMM_API const uint8_t *bvmm_report_stream(const struct bvmm_report *report,
+                                           enum bvmm_stream stream, size_t *ret_bytes);
+
+BVMM_API void bvmm_report_free(struct bvmm_report *report);
+
+/* ---- The bundled kernel ----------------------------------------------------------------------- */
+
+/*
+ * bvmm_kernel_bytes - the guest kernel that comes with bvmm.
+ * @ret_bytes: how many. They are mapped once for each call; bvmm_kernel_release() gives them back.
+ * Return: 0, or negative (kind KernelLoad) if this bvmm was built or installed without one.
+ */
+BVMM_API int bvmm_kernel_bytes(const uint8_t **ret_kernel, size_t *ret_bytes,
+                               struct bvmm_error *error);
+BVMM_API void bvmm_kernel_release(const uint8_t *kernel, size_t bytes);
+
+/* bvmm_write_kernel_to_file - write it to a file, which is replaced as a whole or not at all. */
+BVMM_API int bvmm_write_kernel_to_file(const char *path, struct bvmm_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
