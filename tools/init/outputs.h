@@ -51,8 +51,7 @@ void outputs_note_missing(struct outputs *outputs, const char *path, enum manife
  */
 void outputs_fit(struct outputs *outputs, uint64_t limit_bytes);
 
-/* The framed stream (section D of protocol.h): what is sent, and what it would be without a limit.
- */
+/* The framed stream (section D of protocol.h): what is sent, or what it would be without limit. */
 uint64_t outputs_stream_bytes(const struct outputs *outputs, bool without_limit);
 
 void outputs_close(struct outputs *outputs);
