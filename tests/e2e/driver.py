@@ -21,37 +21,69 @@ KILL_AFTER_S = 60
 
 
 class Watch:
-    """Sends the run's signal once its standard error has the words that the plan waits for."""
+    """Waits until the run's standard error has the words that the plan names. Then it sends a signal, or notes how often
+    each thread of the run has slept, at the times that the plan says."""
 
     def __init__(self, plan, path):
-        self.number = getattr(signal, plan["signal"])
         self.words = plan["when_stderr"].encode()
-        self.delay_s = plan["delay_s"]
+        self.todo = list(plan["steps"])
         self.path = path
-        self.at = None
+        self.seen_at = None
         self.sent_at = None
+        self.samples = []
 
     def look(self, process):
-        if self.sent_at is not None:
-            return
-        if self.at is None:
+        if self.seen_at is None:
             with open(self.path, "rb") as file:
-                if self.words in file.read():
-                    self.at = time.monotonic() + self.delay_s
-        elif time.monotonic() >= self.at:
-            process.send_signal(self.number)
-            self.sent_at = time.monotonic()
+                if self.words not in file.read():
+                    return
+            self.seen_at = time.monotonic()
+        while self.todo and time.monotonic() >= self.seen_at + self.todo[0]["after_s"]:
+            step = self.todo.pop(0)
+            if "signal" in step:
+                process.send_signal(getattr(signal, step["signal"]))
+                self.sent_at = time.monotonic()
+            else:
+                self.samples.append(switches(process.pid))
+
+
+def switches(session):
+    """Thread's name to how often it gave up its CPU by itself, for the threads of a session."""
+    found = {}
+    for pid in session_members(session):
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{task}/status", encoding="utf-8", errors="replace") as file:
+                    facts = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
+                found[facts["Name"]] = int(facts["voluntary_ctxt_switches"])
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def session_members(session):
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                    rest = file.read().rsplit(")", 1)[1].split()
+            except (OSError, IndexError):
+                continue
+            if int(rest[3]) == session and rest[0] != "Z":
+                found.append(int(name))
+    return found
 
 
 def wait(process, limit_s, watch):
     """The exit status; None: it was killed, because it ran longer than limit_s."""
     deadline = time.monotonic() + limit_s
     while True:
-        if watch is None:
+        if watch is None or not watch.todo:
             step = deadline - time.monotonic()
         else:
             watch.look(process)
-            step = 0.02 if watch.sent_at is None else deadline - time.monotonic()
+            step = 0.02
         try:
             return process.wait(timeout=max(step, 0.001))
         except subprocess.TimeoutExpired:
@@ -70,21 +102,19 @@ def open_stdin(plan, base):
 def run(plan, base):
     directory = os.path.join(base, plan["dir"])
     paths = {name: os.path.join(directory, name) for name in ("stdout", "stderr")}
-    watch = Watch(plan["send"], paths["stderr"]) if plan["send"] else None
+    watch = Watch(plan["watch"], paths["stderr"]) if plan["watch"] else None
     with open(paths["stdout"], "wb") as out, open(paths["stderr"], "wb") as err:
-        before = os.times()
         start = time.monotonic()
         process = subprocess.Popen(plan["argv"], cwd=directory, stdin=open_stdin(plan, base), stdout=out, stderr=err,
                                    start_new_session=True, env={**os.environ, **plan["env"]})
         status = wait(process, plan["limit_s"], watch)
         end = time.monotonic()
-        after = os.times()
     return {
         "dir": plan["dir"],
         "status": status,
         "wall_s": end - start,
         "signal_to_end_s": end - watch.sent_at if watch and watch.sent_at else None,
-        "children_cpu_s": after.children_user + after.children_system - before.children_user - before.children_system,
+        "samples": watch.samples if watch else [],
         "left_over": left_over(process.pid),
     }
 
@@ -92,16 +122,12 @@ def run(plan, base):
 def left_over(session):
     """Processes of the run's session that outlived it."""
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
-                    command, rest = file.read().rsplit(")", 1)
-                state, _, _, sid = rest.split()[:4]
-            except (OSError, ValueError):
-                continue
-            if int(sid) == session and state != "Z":
-                found.append(f"{name} {command.split('(', 1)[-1]}")
+    for pid in session_members(session):
+        try:
+            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                found.append(f"{pid} {file.read().strip()}")
+        except OSError:
+            continue
     return found
 
 

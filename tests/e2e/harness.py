@@ -49,14 +49,16 @@ def shell(script, prove=True):
 
 class Run:
     """A run of bvmm. job: what differs from the usual one; None: the job's text is in text.
-    argv: instead of running the job. files: what else is needed beside the job, {name: bytes}."""
+    argv: instead of running the job. files: what else is needed beside the job, {name: bytes}. watch: when_running().
+    host: run it outside of the lab. alone: with nothing beside it. bare: the job is complete as it is."""
 
-    def __init__(self, job=None, *, text=None, argv=None, args=(), files=None, stdin=None, env=None, send=None,
-                 alone=False, report="report.json", wrap=(), bare=False):
+    def __init__(self, job=None, *, text=None, argv=None, args=(), files=None, stdin=None, env=None, watch=None,
+                 alone=False, report="report.json", wrap=(), bare=False, host=False):
         self.token = secrets.token_hex(16)
         self.job, self.text, self.argv, self.args = job, text, argv, list(args)
         self.files, self.stdin, self.env = files or {}, stdin, env or {}
-        self.send, self.alone, self.report, self.wrap, self.bare = send, alone, report, list(wrap), bare
+        self.watch, self.alone, self.report, self.wrap, self.bare = watch, alone, report, list(wrap), bare
+        self.host = host
         self.dir = None
 
     def full_job(self, defaults):
@@ -94,14 +96,17 @@ class Run:
             "argv": [*self.wrap, bvmm, *argv, *self.args],
             "env": self.env,
             "stdin": os.path.join(self.dir, self.stdin) if self.stdin else None,
-            "send": self.send,
+            "watch": self.watch,
             "alone": self.alone,
             "limit_s": getattr(self, "timeout_s", 60) + RUN_LIMIT_S,
         }
 
 
-def send(signal, when_stderr, delay_s=0.5):
-    return {"signal": signal, "when_stderr": when_stderr, "delay_s": delay_s}
+def when_running(*steps):
+    """For Run's watch, with --verbose: steps after the command has started. (seconds, signal's name) sends a signal;
+    (seconds, None) counts how often each thread has slept."""
+    return {"when_stderr": "running", "steps": [{"after_s": after_s, "signal": name} if name else {"after_s": after_s}
+                                                for after_s, name in steps]}
 
 
 class Outcome:
