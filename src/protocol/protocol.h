@@ -116,12 +116,13 @@ struct frame_end {
  * cut at its limit can be checked too. Sent twice: before the data with "-" for digests, after it
  * with the digests. A stream without a line is not sent.
  *
- * The record's STREAM_ANNOUNCED keeps both, one behind the other (nothing in it ever changes once
- * it is there, so that the supervisor may read while more arrives): a line of the second replaces
- * the line of the first with the same name and path.
+ * The record's STREAM_ANNOUNCED keeps them all, one behind the other (nothing in it ever changes once
+ * it is there, so that the supervisor may read while more arrives): a later line replaces an
+ * earlier one with the same name and path.
  */
-#define MANIFEST_MAX_BYTES (128 * 1024)                /* one of them */
-#define MANIFEST_STREAM_BYTES (2 * MANIFEST_MAX_BYTES) /* what STREAM_ANNOUNCED needs */
+#define MANIFEST_MAX_BYTES (128 * 1024) /* one of them */
+/* What STREAM_ANNOUNCED needs: two by vsock, and both again if that fails at the very end. */
+#define MANIFEST_STREAM_BYTES (4 * MANIFEST_MAX_BYTES)
 
 /* ---- D. Several output files on port 5005 ----------------------------------------------------
  * u32 count; then for each: u32 path bytes, path, u64 content bytes, content. bvmm's init always

@@ -162,7 +162,7 @@ void job_record_limits(const struct job *job, struct record_limits *ret_limits)
                            [STREAM_EXIT_CODE] = JOB_EXIT_CODE_LIMIT_BYTES,
                            [STREAM_CONTROL] = JOB_CONTROL_LIMIT_BYTES,
                            [STREAM_OUTPUT] = job->limits.output_bytes,
-                           [STREAM_ANNOUNCED] = (uint64_t)MANIFEST_MAX_BYTES,
+                           [STREAM_ANNOUNCED] = (uint64_t)MANIFEST_STREAM_BYTES,
                            },
     };
 }
