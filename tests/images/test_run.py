@@ -226,7 +226,8 @@ class Results(RunTest):
 
     def test_other_ends(self):
         error = {"kind": "Timeout", "message": "the deadline of 3 s passed"}
-        self.assertIn("the deadline of 3 s passed", self.ended("timeout", 124, error=error))
+        said = self.ended("timeout", 124, error=error)
+        self.assertEqual(said.count("the deadline of 3 s passed"), 1, "said once, by one of us")
         self.assertIn("cancelled", self.ended(
             "cancelled", 143, cancelled_by={"number": 15, "name": "SIGTERM"}))
         for status in ("guest_reset", "guest_triple_fault", "guest_error", "vm_error", "vm_killed",
@@ -278,6 +279,7 @@ class Results(RunTest):
     def test_no_report_or_a_bad_one(self):
         done = self.run_it(self.image, "x", status=125, stub={"none": True, "exit": 2})
         self.assertIn("left no report (its exit status was 2)", done.stderr.decode())
+        self.assertIn("bvmm: here is why", done.stderr.decode())
         for garbage, word in (("{", "not valid JSON"), ("[]", "schema version"),
                               ('{"schema_version": 99}', "schema version 99")):
             done = self.run_it(self.image, "x", status=125, stub={"garbage": garbage})

@@ -11,7 +11,7 @@ import subprocess
 import time
 import unittest
 
-from support import HERE, RUNNER, SEED, ImageTest, load
+from support import HERE, RUNNER, SEED, TOP, ImageTest, load
 
 KILL_ROUNDS = 25
 JOBS = 8
@@ -152,6 +152,16 @@ class Jobs(RunnerTest):
         self.wait_for(lambda: self.ids("done") == ["later"])
         runner.send_signal(signal.SIGTERM)
         self.assertEqual(runner.wait(10), 128 + signal.SIGTERM)
+
+
+    def test_the_example_job_is_a_good_one(self):
+        try:
+            import jsonschema
+        except ImportError:
+            self.skipTest("needs python3-jsonschema")
+        schema = load(os.path.join(TOP, "schemas", "job.schema.json"))
+        job = load(os.path.join(os.path.dirname(RUNNER), "job.json"))
+        jsonschema.Draft202012Validator(schema).validate(job)
 
 
 class Cpus(RunnerTest):
