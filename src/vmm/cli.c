@@ -26,6 +26,7 @@ static const struct cli_command_def commands[] = {
     {"schema",   CLI_SCHEMA,   "job or report",                AT(schema)  },
     {"kernel",   CLI_KERNEL,   NULL,                           0           },
     {"check",    CLI_CHECK,    NULL,                           0           },
+    {"sandbox",  CLI_SANDBOX,  NULL,                           0           },
     {"help",     CLI_HELP,     NULL,                           0           },
 };
 /* clang-format on */
@@ -49,6 +50,7 @@ static const struct cli_option_def options[] = {
     {"--no-files",    NULL,                           AT(no_files),    FOR(CLI_VALIDATE), 0  },
     {"--info",        NULL,                           AT(info),        FOR(CLI_KERNEL),   0  },
     {"--write",       "a path, or -",                 AT(write_path),  FOR(CLI_KERNEL),   0  },
+    {"--print",       NULL,                           AT(print),       FOR(CLI_SANDBOX),  0  },
     {"--help",        NULL,                           0,               FOR_ALL,           'h'},
     {"--version",     NULL,                           0,               FOR_ALL,           'V'},
 };
@@ -202,6 +204,9 @@ static int check_complete(struct parser *p)
     if (o->command == CLI_KERNEL && o->info == (o->write_path != NULL)) {
         return error_set(p->err, BVMM_ERROR_JOB, -EINVAL,
                          "bvmm kernel needs either --info or --write PATH");
+    }
+    if (o->command == CLI_SANDBOX && !o->print) {
+        return error_set(p->err, BVMM_ERROR_JOB, -EINVAL, "bvmm sandbox needs --print");
     }
     if (o->verbose && o->quiet) {
         return error_set(p->err, BVMM_ERROR_JOB, -EINVAL,

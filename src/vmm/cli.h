@@ -38,6 +38,7 @@ enum cli_command {
     CLI_SCHEMA,
     CLI_KERNEL,
     CLI_CHECK,
+    CLI_SANDBOX,
     CLI_HELP,
     CLI_VERSION,
 };
@@ -50,6 +51,7 @@ struct cli_options {
     const char *write_path;  /* kernel: --write */
     bool info;               /* kernel: --info */
     bool no_files;           /* validate: --no-files */
+    bool print;              /* sandbox: --print */
     bool verbose;
     bool quiet;
 };
@@ -64,6 +66,7 @@ enum exit_status cli_validate(const struct cli_options *options);
 enum exit_status cli_schema(const struct cli_options *options);
 enum exit_status cli_kernel(const struct cli_options *options);
 enum exit_status cli_check(const struct cli_options *options);
+enum exit_status cli_sandbox(void);
 enum exit_status cli_help(void);
 enum exit_status cli_version(void);
 

@@ -18,6 +18,8 @@ static enum exit_status run_command(const struct cli_options *options, uint64_t 
         return cli_kernel(options);
     case CLI_CHECK:
         return cli_check(options);
+    case CLI_SANDBOX:
+        return cli_sandbox();
     case CLI_HELP:
         return cli_help();
     case CLI_VERSION:

@@ -82,6 +82,7 @@ static void good_lines(void **state)
     assert_true(good("kernel --info").info);
     assert_string_equal(good("kernel --write /tmp/k").write_path, "/tmp/k");
     assert_int_equal(good("check").command, CLI_CHECK);
+    assert_int_equal(good("sandbox --print").command, CLI_SANDBOX);
     assert_int_equal(good("help").command, CLI_HELP);
     assert_int_equal(good("-h").command, CLI_HELP);
     assert_int_equal(good("validate --help").command, CLI_HELP);
@@ -116,6 +117,8 @@ static void bad_lines(void **state)
     bad("schema", "bvmm schema needs job or report");
     bad("kernel", "--info or --write");
     bad("kernel --info --write x", "--info or --write");
+    bad("sandbox", "bvmm sandbox needs --print");
+    bad("check --print", "--print does not go with 'check'");
     bad("check now", "one argument too many: 'now'");
 }
 
