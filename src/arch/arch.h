@@ -2,7 +2,8 @@
 /*
  * arch.h: the one interface to what differs between x86_64 and aarch64.
  *
- * The build picks src/arch/x86_64/ or src/arch/aarch64/; nothing outside src/arch/ asks which.
+ * The build picks src/arch/x86_64/ or src/arch/aarch64/; nothing outside src/arch/ asks which. For
+ * any other architecture it picks src/arch/other/, where every function says UnsupportedArch.
  *
  * Order of the calls (the interrupt controller of x86 must exist before the vCPUs, that of Arm
  * after them, hence "new" and "finish"):
@@ -28,6 +29,11 @@
 #include "base/error.h"
 #include "virtio/guest_memory.h"
 
+/* ---- Is there an implementation? -------------------------------------------------------------- */
+
+/* 0; or -ENOSYS with *err of kind UNSUPPORTED_ARCH (src/arch/other/). kvm_open() asks first. */
+int arch_supported(struct bvmm_error *err) must_check;
+
 /* ---- Where things are ----------------------------------------------------------------------- */
 
 enum arch_bus {
@@ -48,7 +54,7 @@ struct arch_window {
 #define ARCH_VIRTIO_WINDOW_BYTES 0x1000
 
 struct arch_platform {
-    const char *isa;              /* "x86_64" */
+    const char *isa;              /* "x86_64", "aarch64" */
     struct arch_window serial;    /* 16550A, 8 registers of one byte, one after another */
     struct arch_window i8042;     /* data at base, command/status at base + 4; or BUS_NONE */
     struct arch_window i8042_aux; /* only the line of the second port, bytes = 0; or BUS_NONE */
@@ -166,10 +172,16 @@ int arch_vcpu_boot(struct arch_vm *vm, unsigned index, int vcpu_fd, const struct
 /* Does this look like a kernel at all? For refusing a job early: only the first bytes are read. */
 int arch_kernel_check(const struct arch_blob *kernel, struct bvmm_error *err) must_check;
 
+/* ---- The host's own system calls --------------------------------------------------------------- */
+
+/* The first arguments of the call that a SIGSYS handler was called for. @context: its third one. */
+#define ARCH_SYSCALL_ARGS 3
+void arch_syscall_args(const void *context, uint64_t ret_args[ARCH_SYSCALL_ARGS]);
+
 /* ---- Can this host run Linux? ---------------------------------------------------------------- */
 
 /*
- * arch_kvm_probe - run a few instructions that a KVM without hardware underneath cannot.
+ * arch_kvm_probe - run a few instructions (x86: those that a KVM without hardware underneath cannot).
  * Making and ending a VM has its price: call it to explain a failure, to choose where to run tests,
  * or where arch_kvm_needs_probe() says so, rather than before every run.
  * @kvm_fd: from kvm_open().

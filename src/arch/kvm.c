@@ -96,10 +96,14 @@ static int check_capabilities(int kvm_fd, const struct kvm_capability *list, siz
 
 int kvm_open(const char *path, int *ret_kvm_fd, struct bvmm_error *err)
 {
-    int fd = open(path, O_RDWR | O_CLOEXEC);
+    int fd;
     int version;
-    int ret;
+    int ret = arch_supported(err);
 
+    if (ret < 0) {
+        return ret;
+    }
+    fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0) {
         return open_error(path, errno, err);
     }
@@ -320,6 +324,12 @@ void kvm_describe_exit(const struct kvm_run *run, unsigned index, struct bvmm_er
                         "(on CPU %u)",
                         index, (unsigned long long)run->fail_entry.hardware_entry_failure_reason,
                         run->fail_entry.cpu);
+        break;
+    case KVM_EXIT_ARM_NISV:
+        (void)error_set(err, BVMM_ERROR_VCPU, 0,
+                        "vCPU %u stopped: the guest accessed address 0x%llx, where no RAM is, by an "
+                        "instruction that KVM cannot carry out for a device",
+                        index, (unsigned long long)run->arm_nisv.fault_ipa);
         break;
     case KVM_EXIT_SHUTDOWN:
         (void)error_set(err, BVMM_ERROR_VCPU, 0,

@@ -255,6 +255,7 @@ int load_refuse_format(const struct arch_blob *kernel, const char *expected, str
         {0,     6, "\3757zXZ",         "xz data: unpack it (unxz)"      },
         {0,     4, "hsqs",             "a squashfs image"               },
         {0,     6, "070701",           "a cpio archive (an initrd?)"    },
+        {4,     4, "zimg",             "a compressed EFI program: unpack it" },
         {0,     2, "MZ",               "a PE (EFI) program"             },
     };
     uint8_t head[0x206] = {0};

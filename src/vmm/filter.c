@@ -6,6 +6,8 @@
  */
 #include "vmm/filter.h"
 
+#include "arch/arch.h"
+
 #include <errno.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -13,7 +15,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #include <linux/filter.h>
@@ -61,24 +62,11 @@ static void on_forbidden(int signal, siginfo_t *info, void *context)
     struct record_violation *violation = &violation_record->violation;
 
     (void)signal;
-    (void)context;
     if (__atomic_exchange_n(&violation->seen, 1, __ATOMIC_RELAXED) == 0) {
         violation->actor = this_actor;
         violation->arch = info->si_arch;
         violation->syscall = info->si_syscall;
-#if defined(__x86_64__)
-        const greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
-
-        violation->args[0] = (uint64_t)regs[REG_RDI];
-        violation->args[1] = (uint64_t)regs[REG_RSI];
-        violation->args[2] = (uint64_t)regs[REG_RDX];
-#elif defined(__aarch64__)
-        const mcontext_t *machine = &((ucontext_t *)context)->uc_mcontext;
-
-        violation->args[0] = machine->regs[0];
-        violation->args[1] = machine->regs[1];
-        violation->args[2] = machine->regs[2];
-#endif
+        arch_syscall_args(context, violation->args);
     }
     for (;;) {
         (void)syscall(KILL_ME_SYSCALL, NULL);

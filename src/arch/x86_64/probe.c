@@ -8,21 +8,15 @@
  */
 #include "arch/arch.h"
 #include "arch/kvm.h"
+#include "arch/limit.h"
 #include "arch/x86_64/cpuid.h"
 #include "arch/x86_64/load.h"
 
 #include <cpuid.h>
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-#ifndef sigev_notify_thread_id
-#define sigev_notify_thread_id _sigev_un._tid
-#endif
 
 #define PROBE_MEMORY_BYTES (2 * MIB)
 #define PROBE_SCRATCH 0x1000U
@@ -130,16 +124,6 @@ struct probe {
     uint8_t step; /* the last one begun */
 };
 
-/* For the signal handler: the page of the vCPU that it is to stop. */
-static struct kvm_run *probed_run;
-
-static void on_limit(int signal)
-{
-    (void)signal;
-    /* KVM_RUN ends by the signal, or, if it had not begun yet, by this. */
-    __atomic_store_n(&probed_run->immediate_exit, 1, __ATOMIC_RELAXED);
-}
-
 static uint32_t steps_to_try(const struct cpuid_table *supported)
 {
     uint32_t mask = 0;
@@ -242,33 +226,16 @@ static int run_guest(struct probe *probe)
     return -ETIMEDOUT;
 }
 
-/* Run it with a time limit: a timer's signal for this thread. */
+/* Run it with a time limit. */
 static int run_limited(struct probe *probe, struct bvmm_error *err)
 {
-    struct sigaction action = {.sa_handler = on_limit};
-    struct sigaction old_action;
-    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = ARCH_PROBE_SIGNAL};
-    struct itimerspec limit = {.it_value.tv_nsec = PROBE_LIMIT_NS};
-    sigset_t unblocked;
-    sigset_t old_mask;
-    timer_t timer;
-    int ret;
+    struct kvm_limit limit;
+    int ret = kvm_limit_begin(&limit, probe->vcpu.run, PROBE_LIMIT_NS, err);
 
-    probed_run = probe->vcpu.run;
-    event.sigev_notify_thread_id = gettid();
-    if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0) {
-        return error_set(err, BVMM_ERROR_KVM, -errno, "timer_create: %s", strerror(errno));
+    if (ret == 0) {
+        ret = run_guest(probe);
+        kvm_limit_end(&limit);
     }
-    (void)sigemptyset(&unblocked);
-    (void)sigaddset(&unblocked, ARCH_PROBE_SIGNAL);
-    (void)sigaction(ARCH_PROBE_SIGNAL, &action, &old_action);
-    (void)pthread_sigmask(SIG_UNBLOCK, &unblocked, &old_mask);
-    (void)timer_settime(timer, 0, &limit, NULL);
-    ret = run_guest(probe);
-    /* After the timer is gone no signal can come any more, so the old action may come back. */
-    (void)timer_delete(timer);
-    (void)pthread_sigmask(SIG_SETMASK, &old_mask, NULL);
-    (void)sigaction(ARCH_PROBE_SIGNAL, &old_action, NULL);
     return ret;
 }
 
