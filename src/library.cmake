@@ -22,6 +22,9 @@ add_custom_command(OUTPUT ${static_library}
   COMMENT "libbvmm.a")
 add_custom_target(bvmm_static ALL DEPENDS ${static_library})
 
+# By where bvmm.pc lies: "cmake --install --prefix" may put all of it anywhere.
+file(RELATIVE_PATH bvmm_pc_to_prefix /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+string(REGEX REPLACE "/$" "" bvmm_pc_to_prefix ${bvmm_pc_to_prefix})
 configure_file(${PROJECT_SOURCE_DIR}/cmake/bvmm.pc.in ${CMAKE_CURRENT_BINARY_DIR}/bvmm.pc @ONLY)
 install(TARGETS bvmm_shared LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
   PUBLIC_HEADER DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/bvmm)
