@@ -207,19 +207,23 @@ static bool is_empty_directory(const char *path)
  */
 static void mount_tmp(void)
 {
-    struct stat status;
+    struct stat status = {.st_mode = 0};
 
-    mkdir(NEW_ROOT_DIR "/tmp", 01777);
-    if (lstat(NEW_ROOT_DIR "/tmp", &status) < 0 || !S_ISDIR(status.st_mode)) {
+    /* The image is asked where that is enough: each look through the overlay costs more. */
+    if (lstat(IMAGE_DIR "/tmp", &status) < 0) {
+        mkdir(NEW_ROOT_DIR "/tmp", 01777);
+    } else if (!S_ISDIR(status.st_mode)) {
         return; /* a link to somewhere: the image knows what it does */
-    }
-    chmod(NEW_ROOT_DIR "/tmp", 01777);
-    if (!is_empty_directory(NEW_ROOT_DIR "/tmp")) {
+    } else if (!is_empty_directory(IMAGE_DIR "/tmp")) {
+        if ((status.st_mode & 07777) != 01777) {
+            chmod(NEW_ROOT_DIR "/tmp", 01777);
+        }
         return;
     }
     if (mkdir(WRITABLE_DIR "/tmp", 01777) < 0 || chmod(WRITABLE_DIR "/tmp", 01777) < 0 ||
         mount(WRITABLE_DIR "/tmp", NEW_ROOT_DIR "/tmp", NULL, MS_BIND, NULL) < 0) {
         fprintf(stderr, "bvmm-init: /tmp stays on the overlay: %s\n", strerror(errno));
+        chmod(NEW_ROOT_DIR "/tmp", 01777);
     }
 }
 
