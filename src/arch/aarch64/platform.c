@@ -5,8 +5,6 @@
 #include "arch/kvm.h"
 #include "arch/load.h"
 
-#include <ucontext.h>
-
 #define WINDOW(where, address, size, line)                                                         \
     {                                                                                              \
         .bus = (where), .base = (address), .bytes = (size), .gsi = (line)                          \
@@ -56,15 +54,6 @@ int arch_cmdline(const char *user, const struct arch_window *virtio, unsigned vi
 int arch_kernel_check(const struct arch_blob *kernel, struct bvmm_error *err)
 {
     return arm64_image_check(kernel, err);
-}
-
-void arch_syscall_args(const void *context, uint64_t ret_args[ARCH_SYSCALL_ARGS])
-{
-    const mcontext_t *machine = &((const ucontext_t *)context)->uc_mcontext;
-
-    for (unsigned i = 0; i < ARCH_SYSCALL_ARGS; i++) {
-        ret_args[i] = machine->regs[i];
-    }
 }
 
 int arch_supported(struct bvmm_error *err)

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 struct arch_vm {
@@ -27,7 +28,6 @@ struct arch_vm {
 
 /* Room for the largest job behind 2 GiB. More than KVM's 40 costs no level of page tables. */
 #define IPA_BITS_WANTED 41U
-#define IPA_BITS_DEFAULT 40U
 
 #define REGISTER(name) (KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(name))
 #define REGISTER_MPIDR ARM64_SYS_REG(3, 0, 0, 0, 5)
@@ -38,7 +38,7 @@ unsigned long arch_vm_type(int kvm_fd)
     const int limit = kvm_extension(kvm_fd, KVM_CAP_ARM_VM_IPA_SIZE);
 
     if (limit <= 0) {
-        return 0; /* an old kernel: always IPA_BITS_DEFAULT, called 0 */
+        return 0; /* an old kernel: 40 bits, called 0 */
     }
     return KVM_VM_TYPE_ARM_IPA_SIZE(min_u64((uint64_t)limit, IPA_BITS_WANTED));
 }
@@ -269,4 +269,15 @@ int arch_vcpu_boot(struct arch_vm *vm, unsigned index, int vcpu_fd, const struct
                            "KVM_SET_ONE_REG of X0", err);
     }
     return ret;
+}
+
+/* ---- The host ---------------------------------------------------------------------------------- */
+
+void arch_syscall_args(const void *context, uint64_t ret_args[ARCH_SYSCALL_ARGS])
+{
+    const mcontext_t *machine = &((const ucontext_t *)context)->uc_mcontext;
+
+    for (unsigned i = 0; i < ARCH_SYSCALL_ARGS; i++) {
+        ret_args[i] = machine->regs[i];
+    }
 }
