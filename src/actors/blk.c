@@ -53,7 +53,7 @@ static uint64_t data_bytes(const struct virtq_chain *chain)
 static int read_image(struct blk *blk, uint64_t offset_bytes, uint64_t bytes)
 {
     const struct virtq_segment *segments = blk->chain.segments + blk->chain.readable_count;
-    struct iovec iov[VIRTQ_SEGMENTS_MAX];
+    struct iovec iov[VIRTQ_SEGMENTS_MAX] = {{0}};
     uint64_t left = bytes;
     unsigned count = 0;
     unsigned first = 0;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 static const char *const value_texts[POLICY_VALUE_COUNT] = {
-#define X(id, text) [POLICY_##id] = text,
+#define X(id, text) [POLICY_##id] = (text),
     POLICY_VALUE_LIST(X)
 #undef X
 };

@@ -40,6 +40,7 @@ void __tsan_release(void *addr);
 
 CK_RING_PROTOTYPE(msg, msg)
 
+/* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): a cache line for each writer */
 struct lane {
     /* ck keeps the producer's and the consumer's counters on cache lines of their own. */
     ck_ring_t ring;

@@ -34,7 +34,7 @@ struct descriptor {
 _Static_assert(sizeof(struct descriptor) == DESC_BYTES, "section 2.6.5");
 
 static const char *const fault_texts[VIRTQ_FAULT_COUNT] = {
-#define X(id, text) [VIRTQ_FAULT_##id] = text,
+#define X(id, text) [VIRTQ_FAULT_##id] = (text),
     VIRTQ_FAULT_LIST(X)
 #undef X
 };
