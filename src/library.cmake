@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The public library: libbvmm.so and libbvmm.a, with no symbols but those of include/bvmm/.
 # Included by the top CMakeLists.txt, when all its parts are there.
-add_library(bvmm_shared SHARED ${PROJECT_SOURCE_DIR}/src/vmm/api.c)
+set(api_sources ${PROJECT_SOURCE_DIR}/src/vmm/api.c ${PROJECT_SOURCE_DIR}/src/vmm/api_config.c)
+add_library(bvmm_shared SHARED ${api_sources})
 target_link_libraries(bvmm_shared PRIVATE bvmm_core)
 set_target_properties(bvmm_shared PROPERTIES OUTPUT_NAME bvmm VERSION ${PROJECT_VERSION} SOVERSION 0
   PUBLIC_HEADER "${PROJECT_SOURCE_DIR}/include/bvmm/bvmm.h;${PROJECT_SOURCE_DIR}/include/bvmm/error.h")
 
 # One object of everything, in which what is hidden becomes local: a program that links the archive may
 # have functions of the same names.
-add_library(bvmm_api OBJECT ${PROJECT_SOURCE_DIR}/src/vmm/api.c)
+add_library(bvmm_api OBJECT ${api_sources})
 target_link_libraries(bvmm_api PRIVATE bvmm_core)
 set(static_library ${CMAKE_CURRENT_BINARY_DIR}/libbvmm.a)
 set(static_object ${CMAKE_CURRENT_BINARY_DIR}/bvmm-all.o)

@@ -10,33 +10,33 @@
  *         bvmm_config_set_string(config, "rootfs_path", "bench.squashfs", &error) == 0 &&
  *         bvmm_config_set_strings(config, "command", argv, &error) == 0 &&
  *         bvmm_run(config, &report, &error) == 0) {
- *         fputs(bvmm_report_json(report, NULL), stdout);
+ *         bvmm_report_write(report, NULL, &error);
  *     } else {
  *         fprintf(stderr, "%s: %s\n", bvmm_error_kind_name(error.kind), error.message);
  *     }
  *     bvmm_report_free(report);
  *     bvmm_config_free(config);
  *
- * The keys of a configuration are those of a job file: `bvmm schema job` documents each, with unit, range
- * and default. The report is the one that the bvmm command writes: `bvmm schema report`.
+ * The keys of a configuration are those of a job file: `bvmm schema job` documents each, with unit,
+ * range and default. The report is the one that the bvmm command writes: `bvmm schema report`.
  *
- * Errors. Functions that can fail return 0 or a negative errno; if error is not NULL it is filled with a
- * kind for programs and a sentence for people. A call that fails leaves nothing behind: no file descriptor,
- * thread, child process or file, and sets no output.
- * A run that was started and then went wrong (deadline, panic, sandbox) is not a failed call: there is a
- * report, and it says what happened.
+ * Errors. Functions that can fail return 0 or a negative errno; if error is not NULL it is filled
+ * with a kind for programs and a sentence for people. A call that fails leaves nothing behind: no
+ * file descriptor, thread, child process or file, and sets no output. A run that was started and
+ * then went wrong (deadline, panic, sandbox) is not a failed call: there is a report, and it says
+ * what happened.
  *
- * Ownership. What a function gives by a pointer to a pointer belongs to the caller, who frees it with the
- * function of that name; NULL may be freed. What a function takes, it copies.
+ * Ownership. What a function gives by a pointer to a pointer belongs to the caller, who frees it
+ * with the function of that name; NULL may be freed. What a function takes, it copies.
  *
- * Threads. There is no global state: different objects may be used by different threads at once, and
- * several VMs may run at once in one program. One object is for one thread at a time, except that
- * bvmm_vm_cancel() may be called by any thread, and by a signal handler. The library starts no thread in
- * the calling process, and installs no signal handler; it forks, and waits for its own child only. Do not
- * ignore SIGCHLD (SIG_IGN), or its status cannot be had.
+ * Threads. There is no global state: different objects may be used by different threads at once,
+ * and several VMs may run at once in one program. One object is for one thread at a time, except
+ * that bvmm_vm_cancel() may be called by any thread, and by a signal handler. The library starts no
+ * thread in the calling process, and installs no signal handler; it forks, and waits for its own
+ * child only. Do not ignore SIGCHLD (SIG_IGN), or its status cannot be had.
  *
- * Platforms. Linux on x86_64 and aarch64. Elsewhere every function that can fail does, with the kind
- * UnsupportedPlatform or UnsupportedArch.
+ * Platforms. Linux on x86_64 and aarch64. Elsewhere every function that can fail does, with the
+ * kind UnsupportedPlatform or UnsupportedArch.
  */
 #ifndef BVMM_BVMM_H
 #define BVMM_BVMM_H
@@ -64,7 +64,8 @@ struct bvmm_report; /* what became of it */
 /* "0.1.0". Never fails. */
 BVMM_API const char *bvmm_version(void);
 
-/* ---- Configuration ---------------------------------------------------------------------------- */
+/* ---- Configuration ----------------------------------------------------------------------------
+ */
 
 /* A configuration in which every key has its default. */
 BVMM_API int bvmm_config_new(struct bvmm_config **ret_config, struct bvmm_error *error);
@@ -72,22 +73,25 @@ BVMM_API int bvmm_config_new(struct bvmm_config **ret_config, struct bvmm_error 
 /*
  * bvmm_config_load - a configuration from a job file.
  * @path: of the file; relative paths in it start at its directory. "-" reads standard input.
- * Fails if the file cannot be read or is no JSON object; keys are checked by bvmm_vm_new().
+ * Fails if the file cannot be read or is no JSON object; keys are checked by bvmm_config_check()
+ * and bvmm_vm_new().
  */
 BVMM_API int bvmm_config_load(const char *path, struct bvmm_config **ret_config,
                               struct bvmm_error *error);
 
-/* bvmm_config_parse - a configuration from JSON text; relative paths start at the working directory. */
+/* bvmm_config_parse - a configuration from JSON text; relative paths start at the working
+ * directory. */
 BVMM_API int bvmm_config_parse(const char *json, size_t bytes, struct bvmm_config **ret_config,
                                struct bvmm_error *error);
 
 BVMM_API void bvmm_config_free(struct bvmm_config *config);
 
 /*
- * Set one key. Setting it again replaces the value. Whether the key exists and the value is allowed is
- * checked by bvmm_vm_new(), for all keys together.
- * @key: as in a job file: "kernel_path", "rootfs_path", "memory_mib", "timeout_secs", ... A dot goes into
- * an object: "limits.stdout_bytes", "env.LANG".
+ * Set one key. Setting it again replaces the value. Whether the key exists and the value is allowed
+ * is checked by bvmm_config_check() and bvmm_vm_new(), for all keys together. A call that fails
+ * changes nothing.
+ * @key: as in a job file: "kernel_path", "rootfs_path", "memory_mib", "timeout_secs", ... A dot
+ * goes into an object: "limits.stdout_bytes", "env.LANG".
  */
 BVMM_API int bvmm_config_set_string(struct bvmm_config *config, const char *key, const char *value,
                                     struct bvmm_error *error);
@@ -101,7 +105,7 @@ BVMM_API int bvmm_config_set_strings(struct bvmm_config *config, const char *key
 /* @json: any JSON value, for what the others cannot say ("drives"). */
 BVMM_API int bvmm_config_set_json(struct bvmm_config *config, const char *key, const char *json,
                                   struct bvmm_error *error);
-/* Back to the default. */
+/* Back to the default; of a dotted key only what is behind the dot. */
 BVMM_API int bvmm_config_unset(struct bvmm_config *config, const char *key,
                                struct bvmm_error *error);
 
@@ -109,15 +113,48 @@ BVMM_API int bvmm_config_unset(struct bvmm_config *config, const char *key,
 BVMM_API int bvmm_config_json(const struct bvmm_config *config, char **ret_json,
                               struct bvmm_error *error);
 
-/* ---- Running ---------------------------------------------------------------------------------- */
+/* One of the things that are wrong; a sentence as in struct bvmm_error, valid during the call. */
+typedef void (*bvmm_problem_fn)(void *context, const char *problem);
+
+/*
+ * bvmm_config_check - find everything that is wrong with a configuration.
+ * @with_files: look at the files that it names too, if nothing else is wrong. They are closed
+ * again.
+ * @problem: called for each problem, with context; of very many the last call says how many more
+ * there are. May be NULL. Return: 0 if bvmm_vm_new() would accept it, else negative with the kind
+ * Job.
+ */
+BVMM_API int bvmm_config_check(const struct bvmm_config *config, bool with_files,
+                               bvmm_problem_fn problem, void *context, struct bvmm_error *error);
+
+/* ---- Running ----------------------------------------------------------------------------------
+ */
 
 /*
  * bvmm_vm_new - check the configuration and open all its files.
- * Fails with the kind Job if anything is wrong with it; the message names the key, the value, and what
- * was expected. The configuration may be changed or freed afterwards.
+ * Fails with the kind Job if anything is wrong with it; the message names the key, the value, and
+ * what was expected. The configuration may be changed or freed afterwards.
  */
 BVMM_API int bvmm_vm_new(const struct bvmm_config *config, struct bvmm_vm **ret_vm,
                          struct bvmm_error *error);
+
+/* How a run is getting on. */
+struct bvmm_progress {
+    const char *phase;   /* for people: "booting the guest", "running", "collecting results", ... */
+    uint64_t elapsed_ns; /* since bvmm_vm_new() */
+    uint64_t timeout_secs; /* the deadline, counted from when the guest starts; 0: none */
+};
+/* The struct is valid during the call. */
+typedef void (*bvmm_progress_fn)(void *context, const struct bvmm_progress *progress);
+
+/*
+ * bvmm_vm_set_progress - be told how the run is getting on. Before bvmm_vm_run().
+ * @progress: called with context by the thread that is in bvmm_vm_run(), about every interval_ms
+ * and when something happens; it may call bvmm_vm_cancel(). NULL: nobody wants to know (the
+ * default, and what disturbs a benchmark least).
+ */
+BVMM_API void bvmm_vm_set_progress(struct bvmm_vm *vm, bvmm_progress_fn progress, void *context,
+                                   unsigned interval_ms);
 
 /*
  * bvmm_vm_run - run it, and wait for the end. Once for each VM.
@@ -128,12 +165,24 @@ BVMM_API int bvmm_vm_run(struct bvmm_vm *vm, struct bvmm_report **ret_report,
                          struct bvmm_error *error);
 
 /*
- * bvmm_vm_cancel - end the run. The first call gives the guest two seconds to hand over what it has, the
- * second ends it at once. Before bvmm_vm_run(): the run ends as soon as it begins.
- * Thread: any, also while another is in bvmm_vm_run(); async-signal-safe. The VM must not be freed
+ * bvmm_vm_cancel - end the run. The first call gives the guest two seconds to hand over what it
+ * has, the second ends it at once. Before bvmm_vm_run(): the run ends as soon as it begins. Thread:
+ * any, also while another is in bvmm_vm_run(); async-signal-safe. The VM must not be freed
  * meanwhile.
  */
 BVMM_API void bvmm_vm_cancel(struct bvmm_vm *vm);
+
+/* bvmm_vm_cancel_by - the same, and the report says that this signal was the reason. */
+BVMM_API void bvmm_vm_cancel_by(struct bvmm_vm *vm, int signal_number);
+
+/*
+ * bvmm_vm_failure_report - a report of a run that could not be started, for those who want one
+ * always.
+ * @vm: whose bvmm_vm_run() has failed. Once for each VM.
+ * @why: the error of that; the report has the status vm_error and this error.
+ */
+BVMM_API int bvmm_vm_failure_report(struct bvmm_vm *vm, const struct bvmm_error *why,
+                                    struct bvmm_report **ret_report, struct bvmm_error *error);
 
 /* Not while another thread is in bvmm_vm_run(). */
 BVMM_API void bvmm_vm_free(struct bvmm_vm *vm);
@@ -142,20 +191,21 @@ BVMM_API void bvmm_vm_free(struct bvmm_vm *vm);
 BVMM_API int bvmm_run(const struct bvmm_config *config, struct bvmm_report **ret_report,
                       struct bvmm_error *error);
 
-/* ---- Report ----------------------------------------------------------------------------------- */
+/* ---- Report -----------------------------------------------------------------------------------
+ */
 
 enum bvmm_stream { BVMM_STDOUT, BVMM_STDERR };
 
 /* The most important parts of a report. Pointers are valid until bvmm_report_free(). */
 struct bvmm_result {
-    const char *status;           /* "completed", "timeout", ...: as in the report's schema */
+    const char *status;              /* "completed", "timeout", ...: as in the report's schema */
     enum bvmm_error_kind error_kind; /* BVMM_ERROR_NONE if nothing went wrong */
-    const char *error_message;    /* "" if nothing went wrong */
-    uint64_t timeout_secs;        /* with BVMM_ERROR_TIMEOUT: the limit that was passed */
-    bool has_exit_code;           /* the next two are known */
-    int exit_code;                /* as a shell has it: 128 + signal if one killed the command */
-    int term_signal;              /* in the guest; 0: none */
-    uint64_t command_guest_ns;    /* how long the command ran, by the guest's clock; 0: not known */
+    const char *error_message;       /* "" if nothing went wrong */
+    uint64_t timeout_secs;           /* with BVMM_ERROR_TIMEOUT: the limit that was passed */
+    bool has_exit_code;              /* the next two are known */
+    int exit_code;                   /* as a shell has it: 128 + signal if one killed the command */
+    int term_signal;                 /* in the guest; 0: none */
+    uint64_t command_guest_ns; /* how long the command ran, by the guest's clock; 0: not known */
 };
 
 BVMM_API const struct bvmm_result *bvmm_report_result(const struct bvmm_report *report);
@@ -163,16 +213,38 @@ BVMM_API const struct bvmm_result *bvmm_report_result(const struct bvmm_report *
 /*
  * bvmm_report_json - the whole report, NUL-terminated.
  * @ret_bytes: its length without NUL; may be NULL. The text belongs to the report.
+ * Return: NULL, with a length of 0, if there is no memory for it.
  */
-BVMM_API const char *bvmm_report_json(const struct bvmm_report *report, size_t *ret_bytes);
+BVMM_API const char *bvmm_report_json(struct bvmm_report *report, size_t *ret_bytes);
 
 /* A stream's bytes as they arrived: any values, not terminated. They belong to the report. */
 BVMM_API const uint8_t *bvmm_report_stream(const struct bvmm_report *report,
                                            enum bvmm_stream stream, size_t *ret_bytes);
 
+/* The file of the configuration's "report_path", absolute or as it was given; NULL: none. */
+BVMM_API const char *bvmm_report_path(const struct bvmm_report *report);
+
+enum bvmm_place {
+    BVMM_PLACE_NOWHERE,
+    BVMM_PLACE_FILE,
+    BVMM_PLACE_STDOUT,
+    BVMM_PLACE_STDOUT_INSTEAD, /* and not in the file, where it was to go */
+};
+
+/*
+ * bvmm_report_write - put the report where the configuration's "report_path" says, or to standard
+ * output. A file is written beside its final name, synced and renamed: a reader sees the old file
+ * or the whole new one. If that fails, the report goes to standard output, so that it is not lost.
+ * @ret_place: where it is now; set whatever is returned; may be NULL.
+ * Return: 0, or negative if it is not where it was to go.
+ */
+BVMM_API int bvmm_report_write(const struct bvmm_report *report, enum bvmm_place *ret_place,
+                               struct bvmm_error *error);
+
 BVMM_API void bvmm_report_free(struct bvmm_report *report);
 
-/* ---- The bundled kernel ----------------------------------------------------------------------- */
+/* ---- The bundled kernel -----------------------------------------------------------------------
+ */
 
 /*
  * bvmm_kernel_bytes - the guest kernel that comes with bvmm.

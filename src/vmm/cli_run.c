@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* cli_run.c: `bvmm --json-config FILE`: load, run, report, exit status. Thread: main. */
+/*
+ * cli_run.c: `bvmm --json-config FILE` and `bvmm validate FILE`, by the public library. Beyond that
+ * it looks into the record of the finished run, for exit status and --verbose.
+ *
+ * Thread: main.
+ */
 #include "vmm/cli.h"
 
+#include "bvmm/bvmm.h"
+#include "vmm/api.h"
 #include "vmm/cli_status.h"
-#include "vmm/job.h"
-#include "vmm/launcher.h"
-#include "vmm/report.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 enum exit_status cli_run_status(const struct run_outcome *outcome)
@@ -69,32 +73,27 @@ enum exit_status cli_run_status(const struct run_outcome *outcome)
 /* ---- Signals that cancel ----------------------------------------------------------------------
  */
 
-static volatile sig_atomic_t cancel_signal; /* the first one that came */
-static int cancel_fd = -1;
+static struct bvmm_vm *volatile running; /* for the handler, which runs on the main thread */
 
 static void on_cancel(int number)
 {
-    static const uint64_t one = 1;
-    int saved_errno = errno;
+    struct bvmm_vm *vm = running;
 
-    if (cancel_signal == 0) {
-        cancel_signal = number;
+    if (vm) {
+        bvmm_vm_cancel_by(vm, number);
     }
-    /* Cannot block: the counter would have to reach 2^64 - 1. */
-    (void)!write(cancel_fd, &one, sizeof(one));
-    errno = saved_errno;
 }
 
-/* From now on SIGINT, SIGTERM and SIGHUP write to cancel_fd. -1 if there are no descriptors. */
-static void catch_signals(void)
+/* From now on SIGINT, SIGTERM and SIGHUP cancel vm. */
+static void catch_signals(struct bvmm_vm *vm)
 {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction action = {.sa_handler = on_cancel, .sa_flags = SA_RESTART};
     struct sigaction old;
 
-    cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    running = vm;
     sigemptyset(&action.sa_mask);
-    for (size_t i = 0; cancel_fd >= 0 && i < ARRAY_SIZE(numbers); i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
         /* What the parent had ignored (nohup) stays so. */
         if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) {
             sigaction(numbers[i], &action, NULL);
@@ -105,44 +104,15 @@ static void catch_signals(void)
 /* ---- Messages ---------------------------------------------------------------------------------
  */
 
-static void print_problems(const struct job_problems *problems)
+static void print_error(const struct bvmm_error *err)
 {
-    size_t kept = min_u64(problems->count, JOB_PROBLEMS_MAX);
-
-    for (size_t i = 0; i < kept; i++) {
-        fprintf(stderr, "bvmm: %s\n", problems->items[i].message);
-    }
-    if (problems->count > kept) {
-        fprintf(stderr, "bvmm: and %zu more\n", problems->count - kept);
-    }
+    fprintf(stderr, "bvmm: %s\n", err->message);
 }
 
-/* The job with its files open; the command line's report path goes before the job's. */
-static int load_job(const struct cli_options *options, struct job *job)
+static void print_problem(void *count, const char *problem)
 {
-    struct job_problems problems = {.count = 0};
-    int r = job_load(options->job_path, JOB_LOAD_NO_FILES, job, &problems);
-
-    if (r == 0 && options->report_path) {
-        r = job_set_report_path(job, options->report_path);
-    }
-    if (r == 0) {
-        r = job_open_files(job, &problems);
-    }
-    print_problems(&problems);
-    return r;
-}
-
-/* A run that could not even be started has a report too. */
-static void note_failed_start(struct record *record, const struct bvmm_error *err)
-{
-    struct run_outcome *outcome = &record->outcome;
-
-    if (outcome->status == RUN_NONE) {
-        outcome->status = RUN_VM_ERROR;
-        outcome->error_kind = err->kind;
-        snprintf(outcome->error_message, sizeof(outcome->error_message), "%s", err->message);
-    }
+    fprintf(stderr, "bvmm: %s\n", problem);
+    (*(size_t *)count)++;
 }
 
 /* Text from the VM process, for a terminal. */
@@ -155,12 +125,14 @@ static void print_outcome_message(const struct run_outcome *outcome)
             clean.message[0] ? ": " : "", clean.message);
 }
 
-static void print_summary(const struct cli_options *options, const struct job *job,
-                          const struct record *record, enum report_place place)
+static void print_summary(const struct cli_options *options, const struct bvmm_report *report,
+                          enum bvmm_place place)
 {
+    const struct record *record = api_report_record(report);
     const struct run_outcome *outcome = &record->outcome;
     double secs = (double)(clock_monotonic_ns() - record->time_ns[TIME_PROCESS_START]) /
                   (double)NS_PER_SECOND;
+    bool in_file = place == BVMM_PLACE_FILE;
     char code[32] = "";
 
     if (cli_run_status(outcome) > EXIT_STATUS_COMMAND_FAILED) {
@@ -174,84 +146,135 @@ static void print_summary(const struct cli_options *options, const struct job *j
     }
     fprintf(stderr, "bvmm: %s%s, after %.1f s%s%s\n",
             run_status_name((enum run_status)outcome->status), code, secs,
-            place == REPORT_FILE ? "; report: " : "", place == REPORT_FILE ? job->report_path : "");
+            in_file ? "; report: " : "", in_file ? bvmm_report_path(report) : "");
 }
 
-static enum exit_status write_report(const struct cli_options *options, const struct job *job,
-                                     struct record *record)
-{
-    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
-    enum report_place place = REPORT_NOWHERE;
-    int r = report_write(job, record, &place, &err);
+/* ---- The run ----------------------------------------------------------------------------------
+ */
 
-    print_summary(options, job, record, place);
+/* The command line's report path goes before the job's, and starts at the working directory. */
+static int set_report_path(struct bvmm_config *config, const char *path, struct bvmm_error *err)
+{
+    char *cwd = NULL;
+    char *absolute = NULL;
+    int r;
+
+    if (path[0] == '/' || strcmp(path, "-") == 0) {
+        return bvmm_config_set_string(config, "report_path", path, err);
+    }
+    cwd = get_current_dir_name();
+    if (!cwd || asprintf(&absolute, "%s/%s", cwd, path) < 0) {
+        free(cwd);
+        return error_set(err, BVMM_ERROR_IO, -errno, "--report %.600s: no working directory: %s",
+                         path, strerror(errno));
+    }
+    r = bvmm_config_set_string(config, "report_path", absolute, err);
+    free(cwd);
+    free(absolute);
+    return r;
+}
+
+static enum exit_status write_report(const struct cli_options *options, struct cli_status *status,
+                                     const struct bvmm_report *report)
+{
+    const struct record *record = api_report_record(report);
+    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    enum bvmm_place place;
+    int r;
+
+    cli_status_clear(status);
+    cli_status_actors(status, record);
+    r = bvmm_report_write(report, &place, &err);
+    print_summary(options, report, place);
     if (r < 0) {
-        fprintf(stderr, "bvmm: %s\n", err.message);
+        print_error(&err);
         return EXIT_STATUS_REPORT;
     }
     return cli_run_status(&record->outcome);
 }
 
-static enum exit_status run_job(const struct cli_options *options, struct job *job,
-                                struct record *record)
+static enum exit_status run_vm(const struct cli_options *options, struct bvmm_vm *vm)
 {
     struct cli_status status = {
         .to = stderr,
-        .start_ns = record->time_ns[TIME_PROCESS_START],
-        .timeout_secs = job->timeout_secs,
         .line = !options->quiet && isatty(STDERR_FILENO),
         .verbose = options->verbose,
     };
-    struct launcher_observer observer = cli_status_observer(&status);
+    struct bvmm_error why = {.kind = BVMM_ERROR_NONE};
     struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    struct bvmm_report *report = NULL;
+    enum exit_status result = EXIT_STATUS_REPORT;
+    unsigned interval_ms = cli_status_interval_ms(&status);
 
-    if (launcher_run(job, record, &observer, cancel_fd, &err) < 0) {
-        note_failed_start(record, &err);
+    bvmm_vm_set_progress(vm, interval_ms > 0 ? cli_status_progress : NULL, &status, interval_ms);
+    /* A run that could not even be started has a report too. */
+    if (bvmm_vm_run(vm, &report, &why) == 0 ||
+        bvmm_vm_failure_report(vm, &why, &report, &err) == 0) {
+        result = write_report(options, &status, report);
+    } else {
+        cli_status_clear(&status);
+        print_error(&err);
     }
-    if (record->outcome.status == RUN_CANCELLED) {
-        record->outcome.cancel_signal = (int32_t)cancel_signal;
+    bvmm_report_free(report);
+    return result;
+}
+
+/* Say what is wrong with a job that was refused: all of it. */
+static enum exit_status refuse(const struct bvmm_config *config, const struct bvmm_error *err)
+{
+    size_t problems = 0;
+
+    if (err->kind != BVMM_ERROR_JOB) {
+        print_error(err);
+        return EXIT_STATUS_VM;
     }
-    cli_status_clear(&status);
-    cli_status_actors(&status, record);
-    return write_report(options, job, record);
+    (void)bvmm_config_check(config, true, print_problem, &problems, NULL);
+    if (problems == 0) {
+        print_error(err); /* it was there a moment ago */
+    }
+    return EXIT_STATUS_USAGE;
 }
 
 enum exit_status cli_run(const struct cli_options *options, uint64_t process_start_ns)
 {
     struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
     enum exit_status status = EXIT_STATUS_USAGE;
-    struct record_limits limits;
-    struct record *record;
-    struct job job;
+    struct bvmm_config *config = NULL;
+    struct bvmm_vm *vm = NULL;
 
-    if (load_job(options, &job) == 0) {
-        catch_signals();
-        job_record_limits(&job, &limits);
-        if (record_create(&limits, &record, &err) < 0) {
-            fprintf(stderr, "bvmm: %s\n", err.message);
-            status = EXIT_STATUS_VM;
-        } else {
-            record->time_ns[TIME_PROCESS_START] = process_start_ns;
-            record->time_ns[TIME_JOB_READY] = clock_monotonic_ns();
-            status = run_job(options, &job, record);
-            record_destroy(record);
-        }
+    if (bvmm_config_load(options->job_path, &config, &err) < 0 ||
+        (options->report_path && set_report_path(config, options->report_path, &err) < 0)) {
+        print_error(&err);
+    } else if (bvmm_vm_new(config, &vm, &err) < 0) {
+        status = refuse(config, &err);
+    } else {
+        api_set_process_start(vm, process_start_ns);
+        catch_signals(vm);
+        status = run_vm(options, vm);
+        running = NULL;
     }
-    job_fini(&job);
+    bvmm_vm_free(vm);
+    bvmm_config_free(config);
     return status;
 }
 
 enum exit_status cli_validate(const struct cli_options *options)
 {
-    struct job_problems problems = {.count = 0};
-    struct job job;
-    int r = job_load(options->job_path, options->no_files ? JOB_LOAD_NO_FILES : 0, &job, &problems);
+    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    struct bvmm_config *config = NULL;
+    bool from_stdin = strcmp(options->job_path, "-") == 0;
+    size_t problems = 0;
+    int r = bvmm_config_load(options->job_path, &config, &err);
 
-    print_problems(&problems);
+    if (r < 0) {
+        print_error(&err);
+    } else {
+        r = bvmm_config_check(config, !options->no_files, print_problem, &problems, &err);
+    }
     if (r == 0) {
-        printf("%s: a good job%s\n", job.source,
+        printf("%s: a good job%s\n", from_stdin ? "standard input" : options->job_path,
                options->no_files ? " (its files were not looked at)" : "");
     }
-    job_fini(&job);
+    bvmm_config_free(config);
     return r == 0 && fflush(stdout) == 0 ? EXIT_STATUS_OK : EXIT_STATUS_USAGE;
 }

@@ -10,43 +10,17 @@
 #define LINE_INTERVAL_MS 500
 #define VERBOSE_INTERVAL_MS 50
 
-const char *cli_phase_name(uint32_t phase)
-{
-    static const char *const names[] = {
-        [TIME_PROCESS_START] = "starting",
-        [TIME_JOB_READY] = "starting the VM process",
-        [TIME_VM_PROCESS_START] = "setting up the VM",
-        [TIME_SETUP_DONE] = "booting the guest",
-        [TIME_GUEST_INIT] = "preparing the command",
-        [TIME_COMMAND_START] = "running",
-        [TIME_COMMAND_END] = "collecting results",
-        [TIME_RESULTS_COMPLETE] = "results complete",
-        [TIME_STOP_DECIDED] = "stopping",
-        [TIME_ACTORS_STOPPED] = "stopped",
-        [TIME_VM_PROCESS_END] = "ended",
-    };
-    _Static_assert(ARRAY_SIZE(names) == TIME_COUNT, "one name each");
-
-    return phase < TIME_COUNT ? names[phase] : "running";
-}
-
-static double elapsed_secs(const struct cli_status *status)
-{
-    return (double)(clock_monotonic_ns() - status->start_ns) / (double)NS_PER_SECOND;
-}
-
-static void show_line(struct cli_status *status, uint32_t phase)
+static void show_line(struct cli_status *status, const struct bvmm_progress *progress, double secs)
 {
     char deadline[48] = "";
     char line[128];
     int length;
     int padding;
 
-    if (status->timeout_secs > 0) {
-        snprintf(deadline, sizeof(deadline), " of %" PRIu64 " s", status->timeout_secs);
+    if (progress->timeout_secs > 0) {
+        snprintf(deadline, sizeof(deadline), " of %" PRIu64 " s", progress->timeout_secs);
     }
-    length = snprintf(line, sizeof(line), "bvmm: %s, %.0f s%s", cli_phase_name(phase),
-                      elapsed_secs(status), deadline);
+    length = snprintf(line, sizeof(line), "bvmm: %s, %.0f s%s", progress->phase, secs, deadline);
     length = length < (int)sizeof(line) ? length : (int)sizeof(line) - 1;
     /* Blanks over what is left of a longer line. */
     padding = (int)status->shown_chars > length ? (int)status->shown_chars - length : 0;
@@ -55,32 +29,27 @@ static void show_line(struct cli_status *status, uint32_t phase)
     status->shown_chars = (size_t)length;
 }
 
-static void tick(void *ctx, const struct record *record)
+void cli_status_progress(void *ctx, const struct bvmm_progress *progress)
 {
     struct cli_status *status = ctx;
-    /* Acquire; pairs with the supervisor's release store when a phase begins. */
-    uint32_t phase = __atomic_load_n(&record->phase, __ATOMIC_ACQUIRE);
+    double secs = (double)progress->elapsed_ns / (double)NS_PER_SECOND;
 
-    if (status->verbose && phase != status->phase) {
+    if (status->verbose && (!status->phase || strcmp(progress->phase, status->phase) != 0)) {
         cli_status_clear(status);
-        fprintf(status->to, "bvmm: %8.3f s  %s\n", elapsed_secs(status), cli_phase_name(phase));
+        fprintf(status->to, "bvmm: %8.3f s  %s\n", secs, progress->phase);
     }
-    status->phase = phase;
+    status->phase = progress->phase;
     if (status->line) {
-        show_line(status, phase);
+        show_line(status, progress, secs);
     }
 }
 
-struct launcher_observer cli_status_observer(struct cli_status *status)
+unsigned cli_status_interval_ms(const struct cli_status *status)
 {
     if (!status->line && !status->verbose) {
-        return (struct launcher_observer){.tick = NULL};
+        return 0;
     }
-    return (struct launcher_observer){
-        .tick = tick,
-        .ctx = status,
-        .interval_ms = status->verbose ? VERBOSE_INTERVAL_MS : LINE_INTERVAL_MS,
-    };
+    return status->verbose ? VERBOSE_INTERVAL_MS : LINE_INTERVAL_MS;
 }
 
 void cli_status_clear(struct cli_status *status)

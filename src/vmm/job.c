@@ -317,7 +317,7 @@ static int read_job(struct job *job, const char *path, char **ret_text, size_t *
     return r;
 }
 
-static int load_text(struct job *job, const char *path, unsigned flags,
+static int read_json(struct job *job, const char *path, json_t **ret_root,
                      struct job_problems *problems)
 {
     char *text = NULL;
@@ -331,16 +331,13 @@ static int load_text(struct job *job, const char *path, unsigned flags,
                     strerror(-r));
         return r;
     }
-    r = job_decode(job, text, bytes, problems);
+    *ret_root = job_parse(job, text, bytes, problems);
     free(text);
-    /* What could be decoded is checked too: better to hear of all that is wrong at once. */
-    if (job_check(job, problems) < 0 || r < 0) {
-        return -EINVAL;
-    }
-    return flags & JOB_LOAD_NO_FILES ? 0 : job_open_files(job, problems);
+    return *ret_root ? 0 : -EINVAL;
 }
 
-int job_load(const char *path, unsigned flags, struct job *ret_job, struct job_problems *problems)
+int job_read(const char *path, struct job *ret_job, json_t **ret_root,
+             struct job_problems *problems)
 {
     int r = job_init_defaults(ret_job);
 
@@ -354,5 +351,22 @@ int job_load(const char *path, unsigned flags, struct job *ret_job, struct job_p
         problems->count = 1;
         return error_set(&problems->items[0], BVMM_ERROR_JOB, r, "out of memory");
     }
-    return load_text(ret_job, path, flags, problems);
+    return read_json(ret_job, path, ret_root, problems);
+}
+
+int job_load(const char *path, unsigned flags, struct job *ret_job, struct job_problems *problems)
+{
+    json_t *root = NULL;
+    int r = job_read(path, ret_job, &root, problems);
+
+    if (r < 0) {
+        return r;
+    }
+    r = job_decode_json(ret_job, root, problems);
+    json_decref(root);
+    /* What could be decoded is checked too: better to hear of all that is wrong at once. */
+    if (job_check(ret_job, problems) < 0 || r < 0) {
+        return -EINVAL;
+    }
+    return flags & JOB_LOAD_NO_FILES ? 0 : job_open_files(ret_job, problems);
 }

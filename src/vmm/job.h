@@ -25,6 +25,8 @@
 #include "base/record.h"
 #include "protocol/protocol.h"
 
+#include <jansson.h>
+
 #define JOB_DEFAULT_VCPUS 1
 #define JOB_DEFAULT_MEMORY_MIB 512
 #define JOB_DEFAULT_TIMEOUT_SECS 300
@@ -137,7 +139,7 @@ struct job {
     bool vsock;
     char *vsock_path;
     struct vsock_broker *vsock_broker; /* the launcher's, while it runs the job; not in the file */
-    uint64_t timeout_secs; /* 0: none */
+    uint64_t timeout_secs;             /* 0: none */
 
     /* For bvmm's init; command.count == 0: the image has an init of its own. */
     struct job_strings command;
@@ -194,6 +196,21 @@ int job_load(const char *path, unsigned flags, struct job *ret_job, struct job_p
     must_check;
 
 int job_init_defaults(struct job *job) must_check;
+
+/*
+ * job_read - the job file's JSON; *ret_job has the defaults, and knows where it comes from.
+ * @ret_job: to be released by job_fini(), on failure too.
+ * @ret_root: a new reference; any JSON value.
+ */
+int job_read(const char *path, struct job *ret_job, json_t **ret_root,
+             struct job_problems *problems) must_check;
+
+/* From text to JSON, a new reference; NULL with a problem added. */
+json_t *job_parse(const struct job *job, const char *text, size_t bytes,
+                  struct job_problems *problems) must_check;
+
+/* As job_decode(), when it is parsed already. */
+int job_decode_json(struct job *job, json_t *root, struct job_problems *problems) must_check;
 
 /* Decode JSON text. What is right is stored even if something else is wrong. 0 or -EINVAL. */
 int job_decode(struct job *job, const char *text, size_t bytes, struct job_problems *problems)

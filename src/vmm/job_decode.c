@@ -455,7 +455,8 @@ static void settle_report_path(struct job *job)
     }
 }
 
-static json_t *parse(struct job *job, const char *text, size_t bytes, struct job_problems *problems)
+json_t *job_parse(const struct job *job, const char *text, size_t bytes,
+                  struct job_problems *problems)
 {
     json_error_t error;
     json_t *root;
@@ -474,21 +475,28 @@ static json_t *parse(struct job *job, const char *text, size_t bytes, struct job
     return root;
 }
 
-int job_decode(struct job *job, const char *text, size_t bytes, struct job_problems *problems)
+int job_decode_json(struct job *job, json_t *root, struct job_problems *problems)
 {
     struct decoder d = {.job = job, .problems = problems};
     size_t problems_before = problems->count;
-    json_t *root = parse(job, text, bytes, problems);
 
     if (json_is_object(root)) {
         decode_object(&d, root, job_fields, "$", job, &job->given);
-    } else if (root) {
+    } else {
         unwanted(&d, "$", root, "an object: the job");
     }
-    json_decref(root);
     settle_report_path(job);
     if (d.no_memory) {
         job_problem(problems, job, "out of memory");
     }
     return problems->count > problems_before ? -EINVAL : 0;
+}
+
+int job_decode(struct job *job, const char *text, size_t bytes, struct job_problems *problems)
+{
+    json_t *root = job_parse(job, text, bytes, problems);
+    int r = root ? job_decode_json(job, root, problems) : -EINVAL;
+
+    json_decref(root);
+    return r;
 }

@@ -144,6 +144,26 @@ static void supervise(struct launcher *launcher)
     }
 }
 
+const char *launcher_phase_text(uint32_t phase)
+{
+    static const char *const names[] = {
+        [TIME_PROCESS_START] = "starting",
+        [TIME_JOB_READY] = "starting the VM process",
+        [TIME_VM_PROCESS_START] = "setting up the VM",
+        [TIME_SETUP_DONE] = "booting the guest",
+        [TIME_GUEST_INIT] = "preparing the command",
+        [TIME_COMMAND_START] = "running",
+        [TIME_COMMAND_END] = "collecting results",
+        [TIME_RESULTS_COMPLETE] = "results complete",
+        [TIME_STOP_DECIDED] = "stopping",
+        [TIME_ACTORS_STOPPED] = "stopped",
+        [TIME_VM_PROCESS_END] = "ended",
+    };
+    _Static_assert(ARRAY_SIZE(names) == TIME_COUNT, "one name each");
+
+    return phase < TIME_COUNT ? names[phase] : "running";
+}
+
 /* ---- How it ended ----------------------------------------------------------------------------- */
 
 /* It was killed by us. What it had decided stands; else the reason why we did it. */

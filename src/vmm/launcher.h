@@ -34,4 +34,7 @@ struct launcher_observer {
 int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
                  int cancel_fd, struct bvmm_error *err) must_check;
 
+/* "running", "collecting results": what goes on after this enum run_time. Any number has a text. */
+const char *launcher_phase_text(uint32_t phase);
+
 #endif

@@ -324,12 +324,12 @@ static int dump(const json_t *report, int fd)
     return r;
 }
 
-static int dump_to_file(const struct job *job, const json_t *report)
+static int dump_to_file(const char *path, int dir_fd, const json_t *report)
 {
-    const char *slash = strrchr(job->report_path, '/');
-    const char *name = slash ? slash + 1 : job->report_path;
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
     struct fileio_new file;
-    int r = fileio_begin(&file, job->report_dir_fd, name);
+    int r = fileio_begin(&file, dir_fd, name);
 
     if (r < 0) {
         return r;
@@ -342,28 +342,29 @@ static int dump_to_file(const struct job *job, const json_t *report)
     return fileio_commit(&file, name);
 }
 
-static int put(const struct job *job, const json_t *report, enum report_place *ret_place,
+int report_put(const json_t *report, const char *path, int dir_fd, enum report_place *ret_place,
                struct bvmm_error *err)
 {
-    int r = job->report_path ? dump_to_file(job, report) : -ENOENT;
+    int r = path ? dump_to_file(path, dir_fd, report) : -ENOENT;
     int stdout_r;
 
+    *ret_place = REPORT_NOWHERE;
     if (r == 0) {
         *ret_place = REPORT_FILE;
         return 0;
     }
     stdout_r = dump(report, STDOUT_FILENO);
     if (stdout_r == 0) {
-        *ret_place = job->report_path ? REPORT_STDOUT_INSTEAD : REPORT_STDOUT;
+        *ret_place = path ? REPORT_STDOUT_INSTEAD : REPORT_STDOUT;
     }
-    if (!job->report_path) {
+    if (!path) {
         return stdout_r == 0 ? 0
                              : error_set(err, BVMM_ERROR_IO, stdout_r,
                                          "cannot write the report to standard output: %s",
                                          strerror(-stdout_r));
     }
-    return error_set(err, BVMM_ERROR_IO, r, "cannot write the report to '%.600s': %s; %s",
-                     job->report_path, fileio_strerror(r),
+    return error_set(err, BVMM_ERROR_IO, r, "cannot write the report to '%.600s': %s; %s", path,
+                     fileio_strerror(r),
                      stdout_r == 0 ? "it is on standard output instead"
                                    : "and standard output does not take it either: it is lost");
 }
@@ -379,7 +380,7 @@ int report_write(const struct job *job, struct record *record, enum report_place
     if (r < 0) {
         return r;
     }
-    r = put(job, report, ret_place, err);
+    r = report_put(report, job->report_path, job->report_dir_fd, ret_place, err);
     json_decref(report);
     return r;
 }

@@ -20,7 +20,7 @@
 
 #define REPORT_SCHEMA_VERSION 1
 
-/* Where the report ended up. */
+/* Where the report ended up; bvmm.h has the same. */
 enum report_place { REPORT_NOWHERE, REPORT_FILE, REPORT_STDOUT, REPORT_STDOUT_INSTEAD };
 
 /*
@@ -43,5 +43,10 @@ int report_write(const struct job *job, struct record *record, enum report_place
  */
 int report_render(const struct job *job, struct record *record, json_t **ret_report,
                   struct bvmm_error *err) must_check;
+
+/* report_put - the second half of report_write(). @path: NULL: standard output. @dir_fd: its
+ * directory. */
+int report_put(const json_t *report, const char *path, int dir_fd, enum report_place *ret_place,
+               struct bvmm_error *err) must_check;
 
 #endif

@@ -22,6 +22,7 @@
 #include "vmm/cli.h"
 #include "vmm/cli_status.h"
 #include "vmm/embedded.h"
+#include "vmm/launcher.h"
 #include "vmm/nearest.h"
 
 static int parse(struct cli_options *options, struct bvmm_error *err, const char *line)
@@ -204,23 +205,18 @@ static void status_line_is_written_over(void **state)
 {
     char *text = NULL;
     size_t size;
-    struct record *record;
-    struct record_limits limits = {.console_bytes = 4096};
-    struct cli_status status = {.line = true, .timeout_secs = 60, .start_ns = clock_monotonic_ns()};
-    struct launcher_observer observer;
-    struct bvmm_error err;
+    struct cli_status status = {.line = true};
+    struct bvmm_progress progress = {.timeout_secs = 60};
 
     (void)state;
-    assert_int_equal(record_create(&limits, &record, &err), 0);
     status.to = open_memstream(&text, &size);
-    observer = cli_status_observer(&status);
-    assert_true(observer.interval_ms >= 100); /* a quiet launcher */
-    record->phase = TIME_VM_PROCESS_START;
-    observer.tick(observer.ctx, record);
-    record->phase = TIME_COMMAND_START;
-    observer.tick(observer.ctx, record);
-    record->phase = 4000000000U; /* a lie of the VM process */
-    observer.tick(observer.ctx, record);
+    assert_true(cli_status_interval_ms(&status) >= 100); /* a quiet launcher */
+    progress.phase = launcher_phase_text(TIME_VM_PROCESS_START);
+    cli_status_progress(&status, &progress);
+    progress.phase = launcher_phase_text(TIME_COMMAND_START);
+    cli_status_progress(&status, &progress);
+    progress.phase = launcher_phase_text(4000000000U); /* a lie of the VM process */
+    cli_status_progress(&status, &progress);
     cli_status_clear(&status);
     fclose(status.to);
     assert_non_null(strstr(text, "\rbvmm: setting up the VM, 0 s of 60 s\r"));
@@ -228,7 +224,25 @@ static void status_line_is_written_over(void **state)
     assert_null(strchr(text, '\n'));
     assert_int_equal(text[size - 1], '\r');
     free(text);
-    record_destroy(record);
+}
+
+static void verbose_shows_each_phase_once(void **state)
+{
+    char *text = NULL;
+    size_t size;
+    struct cli_status status = {.verbose = true};
+    struct bvmm_progress progress = {.phase = launcher_phase_text(TIME_SETUP_DONE)};
+
+    (void)state;
+    status.to = open_memstream(&text, &size);
+    cli_status_progress(&status, &progress);
+    progress.elapsed_ns = 1234567890;
+    cli_status_progress(&status, &progress);
+    progress.phase = launcher_phase_text(TIME_COMMAND_START);
+    cli_status_progress(&status, &progress);
+    fclose(status.to);
+    assert_string_equal(text, "bvmm:    0.000 s  booting the guest\nbvmm:    1.235 s  running\n");
+    free(text);
 }
 
 static void nobody_watches_without_a_terminal(void **state)
@@ -236,7 +250,7 @@ static void nobody_watches_without_a_terminal(void **state)
     struct cli_status status = {.line = false, .verbose = false};
 
     (void)state;
-    assert_null(cli_status_observer(&status).tick);
+    assert_int_equal(cli_status_interval_ms(&status), 0);
 }
 
 static void verbose_shows_actors_safely(void **state)
@@ -369,6 +383,7 @@ int main(void)
         cmocka_unit_test(exit_statuses),
         cmocka_unit_test(man_page_has_the_exit_statuses),
         cmocka_unit_test(status_line_is_written_over),
+        cmocka_unit_test(verbose_shows_each_phase_once),
         cmocka_unit_test(nobody_watches_without_a_terminal),
         cmocka_unit_test(verbose_shows_actors_safely),
         cmocka_unit_test(kernel_from_a_directory),
