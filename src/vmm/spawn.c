@@ -152,8 +152,11 @@ static void close_pair(const int fds[2])
 static int hear_helper(pid_t helper, int word_fd, pid_t *ret_pid, struct bvmm_error *err)
 {
     struct spawn_word word = {.code = -EIO};
-    const ssize_t n = read(word_fd, &word, sizeof(word));
+    ssize_t n = 0;
 
+    do {
+        n = read(word_fd, &word, sizeof(word)); /* a program's signals may interrupt it */
+    } while (n < 0 && errno == EINTR);
     while (waitpid(helper, NULL, 0) < 0 && errno == EINTR) {
     }
     if (n == sizeof(word) && word.pid > 0) {
