@@ -7,10 +7,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* What init needs at most: buffers of sockets, page tables, its own pages again. */
@@ -80,20 +83,24 @@ static void set_limits(void)
                                       read_number("/proc/sys/kernel/pid_max", ""));
     uint64_t memory_bytes =
         cgroup_memory_share(read_number("/proc/meminfo", "MemAvailable:") * KIB);
-    int r = write_file(CGROUP_ROOT "/cgroup.subtree_control", "+pids");
+    int r = pids > 0 ? write_number(CGROUP_COMMAND "/pids.max", pids) : -ENODATA;
 
-    if (r == 0 && pids > 0) {
-        r = write_number(CGROUP_COMMAND "/pids.max", pids);
-    }
     if (r < 0) {
         warn("a limit of processes", r);
     }
-    r = write_file(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
-    if (r == 0 && memory_bytes > 0) {
-        r = write_number(CGROUP_COMMAND "/memory.max", memory_bytes);
-    }
+    r = memory_bytes > 0 ? write_number(CGROUP_COMMAND "/memory.max", memory_bytes) : -ENODATA;
     if (r < 0) {
         warn("a limit of memory", r);
+    }
+}
+
+/* Both at once, before there is a group that would have to be changed: it is faster. */
+static void enable_controllers(void)
+{
+    if (write_file(CGROUP_ROOT "/cgroup.subtree_control", "+pids +memory") < 0) {
+        /* One of them is not in this kernel; set_limits() says what is missing. */
+        write_file(CGROUP_ROOT "/cgroup.subtree_control", "+pids");
+        write_file(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
     }
 }
 
@@ -101,13 +108,51 @@ int cgroup_make(void)
 {
     int fd;
 
+    enable_controllers();
     if (mkdir(CGROUP_COMMAND, 0755) < 0) {
         warn("a control group", -errno);
         return -errno;
     }
     set_limits();
-    fd = open(CGROUP_COMMAND "/cgroup.procs", O_WRONLY | O_CLOEXEC);
+    fd = open(CGROUP_COMMAND, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
+}
+
+static int join(int cgroup_fd)
+{
+    int fd = openat(cgroup_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+    int error = 0;
+
+    if (fd < 0 || write(fd, "0", 1) < 0) {
+        error = errno;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return error;
+}
+
+pid_t cgroup_fork(int cgroup_fd, int *ret_error)
+{
+    struct clone_args args = {
+        .flags = CLONE_INTO_CGROUP,
+        .exit_signal = SIGCHLD,
+        .cgroup = (uint64_t)(unsigned)cgroup_fd,
+    };
+    pid_t pid = -1;
+
+    *ret_error = 0;
+    if (cgroup_fd >= 0) {
+        /* Init has one thread, and nothing to be told of a fork: the bare call will do. */
+        pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    }
+    if (pid < 0) {
+        pid = fork();
+        if (pid == 0 && cgroup_fd >= 0) {
+            *ret_error = join(cgroup_fd);
+        }
+    }
+    return pid;
 }
 
 uint32_t cgroup_oom_kills(void)

@@ -161,16 +161,13 @@ static void reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static void leave_init(const struct command_spec *spec, struct command_shared *shared)
+static void leave_init(struct command_shared *shared)
 {
     struct rlimit files = {.rlim_cur = OPEN_FILES_SOFT, .rlim_max = OPEN_FILES_HARD};
     struct rlimit inherited = files;
     int fd;
 
     setsid();
-    if (spec->cgroup_fd >= 0 && write(spec->cgroup_fd, "0", 1) < 0) {
-        child_failed(shared, errno, "cannot join its control group");
-    }
     if (getppid() == 1) { /* not when a test calls */
         fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
         if (fd < 0 || write(fd, "0", 1) < 0) {
@@ -270,7 +267,7 @@ static _Noreturn void child_main(const struct command_spec *spec, struct command
     char byte = 0;
     int found;
 
-    leave_init(spec, shared);
+    leave_init(shared);
     place_descriptors(spec, shared, &ready_fd, &go_fd);
     become_user(spec, shared);
     path_list = path_list ? path_list : DEFAULT_PATH;
@@ -336,6 +333,7 @@ static int fork_child(struct command *command, const struct command_spec *spec, 
 {
     int ready[2];
     int go[2];
+    int cgroup_error;
 
     if (pipe2(ready, O_CLOEXEC) < 0) {
         return -errno;
@@ -343,7 +341,10 @@ static int fork_child(struct command *command, const struct command_spec *spec, 
     if (pipe2(go, O_CLOEXEC) < 0) {
         return -errno;
     }
-    command->pid = fork();
+    command->pid = cgroup_fork(spec->cgroup_fd, &cgroup_error);
+    if (command->pid == 0 && cgroup_error != 0) {
+        child_failed(command->shared, cgroup_error, "cannot join its control group");
+    }
     if (command->pid == 0) {
         close(ready[0]);
         close(go[1]);

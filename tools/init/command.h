@@ -28,7 +28,7 @@ struct command_spec {
     int stdin_fd;
     int stdout_fd;
     int stderr_fd;
-    int cgroup_fd; /* cgroup.procs of its group; negative: none */
+    int cgroup_fd; /* of cgroup_make(); negative: none */
 };
 
 struct command_shared;

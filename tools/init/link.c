@@ -95,6 +95,20 @@ void link_drain(const struct link *link)
     alarm(0);
 }
 
+void link_close(struct link *link)
+{
+    /* With a linger time, close() waits until the host has answered the shutdown, which it gets
+     * behind everything else. */
+    const struct linger linger = {.l_onoff = 1, .l_linger = LINK_CLOSE_SECONDS};
+
+    link_drain(link);
+    if (link->via == VIA_VSOCK && link->control_fd >= 0) {
+        setsockopt(link->control_fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+        close(link->control_fd);
+        link->control_fd = -1;
+    }
+}
+
 void link_quiet(const struct link *link, bool quiet)
 {
     char discarded[256];

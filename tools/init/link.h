@@ -66,6 +66,13 @@ int link_fall_back(struct link *link);
 void link_drain(const struct link *link);
 
 /*
+ * link_close - the end: wait, for LINK_CLOSE_SECONDS at most, until the host has all that was sent.
+ * A reset right after the last send() would lose it: the kernel hands it to the device later.
+ */
+#define LINK_CLOSE_SECONDS 5
+void link_close(struct link *link);
+
+/*
  * link_quiet - keep the kernel's messages out of the frames, or let them be seen again.
  * Has an effect on serial only. The caller brackets what it sends.
  */

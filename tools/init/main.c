@@ -55,7 +55,7 @@ struct init {
 
 static _Noreturn void end_machine(struct init *init)
 {
-    link_drain(&init->link);
+    link_close(&init->link);
     sync();
     reboot(RB_AUTOBOOT);
     for (;;) {
