@@ -129,7 +129,8 @@ BVMM_API int bvmm_config_check(const struct bvmm_config *config, bool with_files
 /* ---- Running -------------------------------------------------------------------------------- */
 
 /*
- * bvmm_vm_new - check the configuration and open all its files.
+ * bvmm_vm_new - check the configuration and open all its files. If it names an "image", that is
+ * converted by the program bvmm-image, unless the cache has it: this may take minutes.
  * Fails with the kind Job if anything is wrong with it; the message names the key, the value, and
  * what was expected. The configuration may be changed or freed afterwards.
  */

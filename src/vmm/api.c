@@ -3,7 +3,7 @@
  * api.c: the public library (include/bvmm/bvmm.h) on top of job, launcher and report; its
  * configurations are in api_config.c.
  *
- * Threads: see bvmm.h. Blocks: bvmm_vm_run().
+ * Threads: see bvmm.h. Blocks: bvmm_vm_new() while an image is converted, and bvmm_vm_run().
  */
 #include "vmm/api.h"
 
@@ -58,7 +58,14 @@ static int no_memory(struct bvmm_error *error)
 static int open_job(const struct bvmm_config *config, struct job *job, struct bvmm_error *error)
 {
     struct job_problems problems = {.count = 0};
-    const int code = api_job_from_config(config, true, job, &problems);
+    int code = api_job_from_config(config, false, job, &problems);
+
+    if (code == 0) {
+        code = job_take_image(job, &problems);
+    }
+    if (code == 0) {
+        code = job_open_files(job, &problems);
+    }
 
     if (code < 0 && error != NULL) {
         job_problems_to_error(&problems, error);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* job.c: life of a struct job, and the four steps of loading one. Thread: launcher. */
+/* job.c: life of a struct job, and the steps of loading one. Thread: launcher. */
 #include "vmm/job.h"
 
 #include "vmm/job_fields.h"
@@ -122,6 +122,7 @@ void job_fini(struct job *job)
     close_fd(job->report_dir_fd);
     free(job->source);
     free(job->base_dir);
+    free(job->image_notes);
     memset(job, 0, sizeof(*job));
     forget_files(job);
 }

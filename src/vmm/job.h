@@ -2,15 +2,16 @@
 /*
  * job.h: what one run is to do, and how it is read from a job file and checked.
  *
- * Four steps, each callable alone; the library sets the fields itself and leaves the second out:
+ * Five steps, each callable alone; the library sets the fields itself and leaves the second out:
  *
  *   job_init_defaults()  every field has its default (SEED.md)
  *   job_decode()         JSON to fields: unknown keys and wrong types        job_decode.c
  *   job_check()          ranges, forms, what does not go together            job_check.c
+ *   job_take_image()     converts "image", unless the job is only looked at  job_image.c
  *   job_open_files()     opens every file, and looks whether it is one       job_files.c
  *
  * The first three are pure: they touch no file, and accept exactly what schemas/job.schema.json
- * accepts (tests/schema holds the two against each other). The descriptors that the fourth leaves
+ * accepts (tests/schema holds the two against each other). The descriptors that the last leaves
  * in the job are the ones that the run uses: a path is never opened twice.
  *
  * One table (job_fields.c) declares every key: its name, place, type, range and form.
@@ -49,6 +50,7 @@
     X(KERNEL_PATH, "kernel_path")                                                                  \
     X(ROOTFS_PATH, "rootfs_path")                                                                  \
     X(ROOTFS_TYPE, "rootfs_type")                                                                  \
+    X(IMAGE, "image")                                                                              \
     X(INITRD_PATH, "initrd_path")                                                                  \
     X(VCPUS, "vcpus")                                                                              \
     X(MEMORY_MIB, "memory_mib")                                                                    \
@@ -131,6 +133,8 @@ struct job {
     struct job_file kernel; /* path NULL: the bundled kernel */
     struct job_file rootfs; /* path NULL: none (an initrd of the job's own) */
     uint64_t rootfs_type;   /* enum job_fstype */
+    char *image;            /* what job_take_image() makes rootfs from; NULL: nothing */
+    char *image_notes;      /* what bvmm-image said meanwhile; NULL: nothing */
     struct job_file initrd;
     uint64_t vcpus;
     uint64_t memory_mib;
@@ -219,7 +223,23 @@ int job_decode(struct job *job, const char *text, size_t bytes, struct job_probl
 /* Check ranges, forms and combinations. 0 or -EINVAL. */
 int job_check(const struct job *job, struct job_problems *problems) must_check;
 
-/* Open and examine all files, and the report's directory. 0 or -EINVAL. */
+/*
+ * job_take_image - convert the job's "image" by bvmm-image, which has a cache, and take from what
+ * the image says of its command whatever the job does not say itself. Nothing if there is no image.
+ * Blocks until that is done, which may be minutes. 0 or -errno.
+ */
+int job_take_image(struct job *job, struct job_problems *problems) must_check;
+
+/* Is the "image" there? It is not looked into. 0 or -EINVAL. */
+int job_look_for_image(struct job *job, struct job_problems *problems);
+
+/* Relative paths become what open(2) wants. Done by the steps that need it; once is enough. */
+int job_resolve_paths(struct job *job, struct job_problems *problems) must_check;
+
+/*
+ * Open and examine all files, and the report's directory. An image that was not taken is only
+ * looked for. 0 or -EINVAL.
+ */
 int job_open_files(struct job *job, struct job_problems *problems) must_check;
 
 /* Close and free everything; the job is then as after job_init_defaults() without its defaults. */

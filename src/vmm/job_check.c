@@ -147,6 +147,12 @@ static void check_enum(struct checker *c, const struct job_field *field, const c
 static void check_fields(struct checker *c, const struct job_field *fields, const char *parent,
                          const void *base);
 
+/* Of its own, or of its image. */
+static bool has_command(const struct job *job)
+{
+    return job_given(job, JOB_KEY_COMMAND) || job_given(job, JOB_KEY_IMAGE);
+}
+
 static void check_drives(struct checker *c, const struct job_field *field, const char *path)
 {
     char item_path[JOB_PATH_TEXT_BYTES];
@@ -157,10 +163,11 @@ static void check_drives(struct checker *c, const struct job_field *field, const
 
         job_path_index(item_path, path, i);
         check_fields(c, field->fields, item_path, drive);
-        if (drive->mount && !job_given(c->job, JOB_KEY_COMMAND)) {
-            job_problem(c->problems, c->job,
-                        "%s.mount needs \"command\": only bvmm's own init mounts drives",
-                        item_path);
+        if (drive->mount && !has_command(c->job)) {
+            job_problem(
+                c->problems, c->job,
+                "%s.mount needs \"command\" or \"image\": only bvmm's own init mounts drives",
+                item_path);
         }
     }
 }
@@ -220,12 +227,26 @@ static void check_fields(struct checker *c, const struct job_field *fields, cons
 
 /* ---- What does not go together --------------------------------------------------------------- */
 
-/* key is there, so other must be too. */
-static void check_needs(struct checker *c, enum job_key key, enum job_key other, const char *why)
+static void check_root(struct checker *c)
 {
-    if (job_given(c->job, key) && !job_given(c->job, other)) {
-        job_problem(c->problems, c->job, "$.%s needs \"%s\" beside it: %s", job_fields[key].name,
-                    job_fields[other].name, why);
+    const struct job *job = c->job;
+    const bool has_root = job_given(job, JOB_KEY_ROOTFS_PATH) || job_given(job, JOB_KEY_IMAGE);
+
+    if (job_given(job, JOB_KEY_ROOTFS_TYPE) && !job_given(job, JOB_KEY_ROOTFS_PATH)) {
+        job_problem(c->problems, job,
+                    "$.rootfs_type needs \"rootfs_path\" beside it: it says what is in that image");
+    }
+    if (job_given(job, JOB_KEY_ROOTFS_PATH) && job_given(job, JOB_KEY_IMAGE)) {
+        job_problem(c->problems, job,
+                    "$.rootfs_path and $.image both name the root file system; leave one of them "
+                    "out");
+    }
+    if (!has_root && (!job_given(job, JOB_KEY_INITRD_PATH) || has_command(job))) {
+        job_problem(
+            c->problems, job,
+            "$.rootfs_path is missing; expected the path of a root file system image, or \"image\" "
+            "with something to make one from (a job without a command may have \"initrd_path\" "
+            "instead)");
     }
 }
 
@@ -238,18 +259,14 @@ static void check_combinations(struct checker *c)
     const struct job *job = c->job;
 
     for (size_t i = 0; i < ARRAY_SIZE(for_init); i++) {
-        check_needs(
-            c, for_init[i], JOB_KEY_COMMAND,
-            "it is for bvmm's own init, and the image's init runs when no command is named");
+        if (job_given(job, for_init[i]) && !has_command(job)) {
+            job_problem(c->problems, job,
+                        "$.%s needs \"command\" (or \"image\") beside it: it is for bvmm's own "
+                        "init, and the image's init runs when no command is named",
+                        job_fields[for_init[i]].name);
+        }
     }
-    check_needs(c, JOB_KEY_ROOTFS_TYPE, JOB_KEY_ROOTFS_PATH, "it says what is in that image");
-    if (!job_given(job, JOB_KEY_ROOTFS_PATH) &&
-        (!job_given(job, JOB_KEY_INITRD_PATH) || job_given(job, JOB_KEY_COMMAND))) {
-        job_problem(
-            c->problems, job,
-            "$.rootfs_path is missing; expected the path of a root file system image (a job "
-            "without a command may have \"initrd_path\" instead)");
-    }
+    check_root(c);
     if (job_given(job, JOB_KEY_VSOCK_PATH) && !job->vsock) {
         job_problem(
             c->problems, job,

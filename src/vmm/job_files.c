@@ -56,9 +56,9 @@ static int resolve_all(struct opener *o)
 {
     struct job *job = o->job;
     bool done = resolve(o, &job->kernel.path) && resolve(o, &job->rootfs.path) &&
-                resolve(o, &job->initrd.path) && resolve(o, &job->stdin_file.path) &&
-                resolve(o, &job->vsock_path) && resolve(o, &job->report_path) &&
-                resolve(o, &job->large_outputs.dir);
+                resolve(o, &job->image) && resolve(o, &job->initrd.path) &&
+                resolve(o, &job->stdin_file.path) && resolve(o, &job->vsock_path) &&
+                resolve(o, &job->report_path) && resolve(o, &job->large_outputs.dir);
 
     for (size_t i = 0; i < job->drive_count; i++) {
         done = done && resolve(o, &job->drives[i].image.path);
@@ -70,6 +70,13 @@ static int resolve_all(struct opener *o)
     free(job->base_dir);
     job->base_dir = NULL;
     return 0;
+}
+
+int job_resolve_paths(struct job *job, struct job_problems *problems)
+{
+    struct opener o = {.job = job, .problems = problems};
+
+    return resolve_all(&o);
 }
 
 /* ---- One file -------------------------------------------------------------------------------- */
@@ -465,7 +472,9 @@ int job_open_files(struct job *job, struct job_problems *problems)
     }
     open_kernel(&o);
     if (job->rootfs.path) {
-        open_image(&o, "$.rootfs_path", &job->rootfs, &job->rootfs_type);
+        open_image(&o, job->image ? "$.image" : "$.rootfs_path", &job->rootfs, &job->rootfs_type);
+    } else {
+        (void)job_look_for_image(job, problems); /* what is wrong is among the problems */
     }
     open_initrd(&o);
     open_drives(&o);

@@ -48,6 +48,7 @@ json_t *report_job(struct report_builder *b)
     report_set(b, object, "name", report_text_or_null(job->name));
     report_set(b, object, "labels", labels(b));
     report_set(b, object, "command", strings(b, &job->command));
+    report_set(b, object, "image", report_text_or_null(job->image));
     report_set(b, object, "rootfs_path", report_text_or_null(job->rootfs.path));
     report_set(b, object, "rootfs_type",
                json_string(job_fstype_name((enum job_fstype)job->rootfs_type)));
@@ -60,6 +61,9 @@ json_t *report_job(struct report_builder *b)
     report_set(b, object, "kernel_cmdline_append", report_text_or_null(job->kernel_cmdline_append));
     report_set(b, object, "vsock", json_boolean(job->vsock));
     report_set(b, object, "sandbox", json_string(job_sandbox_name((enum job_sandbox)job->sandbox)));
+    if (job->image_notes) {
+        report_warn(b, "while the image was converted: %s", job->image_notes);
+    }
     return object;
 }
 

@@ -7,6 +7,10 @@ ROOT = {"rootfs_path": "image.squashfs"}
 COMMAND = {"rootfs_path": "image.squashfs", "command": ["true"]}
 
 
+def image(**keys):
+    return json.dumps({"image": "saved.tar", **keys})
+
+
 def root(**keys):
     return json.dumps({**ROOT, **keys})
 
@@ -19,6 +23,12 @@ GOOD = [
     root(),
     command(),
     '{"initrd_path": "initrd.cpio"}',
+    image(),
+    image(command=["true"]),
+    image(image="layout:latest"),
+    image(initrd_path="i"),
+    image(env={"A": "b"}, workdir="/w", user="u", hostname="h", stdin_path="s", tmpfs_mib=1, output_files=["/o"]),
+    image(drives=[{"path": "d", "mount": "/mnt"}]),
     '{"initrd_path": "initrd.cpio", "rootfs_path": "image", "command": ["true"]}',
     '{"$schema": "https://example.org/job.json", "rootfs_path": "a"}',
     '\n\t {"rootfs_path"\r\n:"a"} \n',
@@ -182,6 +192,14 @@ BAD = [
     (command(command=["x" * 32001]), "$.command[0]"),
     (command(command="x" * 32001), "$.command[2]"),
     (root(env={}), '$.env needs "command"'),
+    (root(image="saved.tar"), "$.rootfs_path and $.image both name"),
+    (command(image="saved.tar", initrd_path="i"), "$.rootfs_path and $.image both name"),
+    (root(image="saved.tar", initrd_path="i"), "$.rootfs_path and $.image both name"),
+    (image(rootfs_type="squashfs"), '$.rootfs_type needs "rootfs_path"'),
+    (image(image=""), "$.image"),
+    (image(image=["a"]), "$.image is an array"),
+    (image(image="a\0b"), "$.image contains"),
+    (image(imagee="x"), 'did you mean "image"'),
     (command(env=[]), "$.env is an array"),
     (command(env={"": "x"}), "no name for an environment variable"),
     (command(env={"A=B": "x"}), "no name for an environment variable"),
@@ -260,6 +278,7 @@ GOOD_VALUES = {
     "kernel_path": ["k"],
     "rootfs_path": ["r"],
     "rootfs_type": ["auto", "other"],
+    "image": ["i", "i:tag"],
     "initrd_path": ["i"],
     "vcpus": [1, 32, 2.0],
     "memory_mib": [64, 512],

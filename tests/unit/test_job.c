@@ -272,7 +272,8 @@ static void every_key_is_stored(void **state)
     assert_int_equal(job.large_outputs.over_bytes, 9);
     assert_int_equal(job.sandbox, JOB_SANDBOX_OFF);
     for (int key = 0; key < JOB_KEY_COUNT; key++) {
-        assert_true(job_given(&job, (enum job_key)key));
+        /* An image is named by one key or the other; test_job_image.c has this one. */
+        assert_true(job_given(&job, (enum job_key)key) != (key == JOB_KEY_IMAGE));
     }
     job_fini(&job);
 }
