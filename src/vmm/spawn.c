@@ -9,10 +9,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -211,4 +213,14 @@ int spawn_process(enum job_sandbox mode, struct record *record, spawn_main_fn ch
         *ret_alive_fd = alive[1];
     }
     return code;
+}
+
+void spawn_follow(int alive_fd)
+{
+    struct pollfd fd = {.fd = alive_fd, .events = POLLIN};
+
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (poll(&fd, 1, 0) > 0) {
+        _exit(0); /* it died before we could ask to be told */
+    }
 }

@@ -35,4 +35,10 @@ int spawn_process(enum job_sandbox mode, struct record *record, spawn_main_fn ch
                   void *context, pid_t *ret_pid, int *ret_alive_fd, struct bvmm_error *err)
     must_check;
 
+/*
+ * spawn_follow - for the child: die with the launcher, and now if it is gone. The kernel forgets that at
+ * each change of user, so it is to be called again after the last one.
+ */
+void spawn_follow(int alive_fd);
+
 #endif

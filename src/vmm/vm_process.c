@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +19,7 @@
 #include "actors/vcpu.h"
 #include "actors/vsock_broker.h"
 #include "vmm/machine.h"
+#include "vmm/spawn.h"
 
 /* What was set up failed before there was a supervisor to say so. */
 static _Noreturn void give_up(struct record *record, const struct bvmm_error *err)
@@ -32,16 +32,20 @@ static _Noreturn void give_up(struct record *record, const struct bvmm_error *er
     _exit(0);
 }
 
-/* Die with the launcher; also if it died before we could ask to be told. */
-static void follow_launcher(int alive_fd)
+/*
+ * Handlers of the program that we are a fork of are not for us; what it ignores (SIGPIPE, say) stays
+ * ignored. As exec() does it.
+ */
+static void forget_handlers(void)
 {
-    struct pollfd fd = {.fd = alive_fd, .events = POLLIN};
+    struct sigaction action;
 
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (poll(&fd, 1, 0) > 0) {
-        _exit(0);
+    for (int number = 1; number < NSIG; number++) {
+        if (sigaction(number, NULL, &action) == 0 && action.sa_handler != SIG_DFL &&
+            action.sa_handler != SIG_IGN) {
+            (void)signal(number, SIG_DFL);
+        }
     }
-    (void)close(alive_fd);
 }
 
 static int compare_fds(const void *a, const void *b)
@@ -51,9 +55,9 @@ static int compare_fds(const void *a, const void *b)
 
 /*
  * Whatever else the program that started us had open is none of ours: standard streams become
- * /dev/null, and all but the job's files is closed.
+ * /dev/null, and all but the job's files and the launcher's pipe is closed.
  */
-static int close_stray_descriptors(const struct job *job, struct record *record)
+static int close_stray_descriptors(const struct job *job, int alive_fd, struct record *record)
 {
     int keep[JOB_DRIVES_MAX + 8];
     size_t count = 0;
@@ -63,6 +67,7 @@ static int close_stray_descriptors(const struct job *job, struct record *record)
     if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0) {
         return -errno;
     }
+    keep[count++] = alive_fd;
     keep[count++] = job->kernel.fd;
     keep[count++] = job->rootfs.fd;
     keep[count++] = job->initrd.fd;
@@ -100,10 +105,11 @@ void vm_process_main(void *context, int alive_fd)
     int code = 0;
 
     record->time_ns[TIME_VM_PROCESS_START] = clock_monotonic_ns();
-    follow_launcher(alive_fd);
+    spawn_follow(alive_fd);
+    forget_handlers();
     (void)prctl(PR_SET_NAME, "supervisor");
     (void)setsid(); /* the terminal's Ctrl-C is for the launcher, which passes it on */
-    code = close_stray_descriptors(process->job, record);
+    code = close_stray_descriptors(process->job, alive_fd, record);
     if (code == 0) {
         code = vcpu_install_kick();
     }
@@ -116,6 +122,8 @@ void vm_process_main(void *context, int alive_fd)
         machine_enter_sandbox(machine, &err) < 0) {
         give_up(record, &err);
     }
+    spawn_follow(alive_fd); /* again: the jail has changed the user */
+    (void)close(alive_fd);
     machine_run(machine);
     /*
      * Not machine_free(): an actor that did not stop in time may still use it. The kernel takes
