@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * stress.h: what stress tests share: how much to do, a watchdog, random numbers, and a look at a
+ * thread from outside.
+ *
+ * Environment: BVMM_STRESS_SCALE=0.1 does a tenth of the usual (sanitizers and Valgrind divide
+ * further); BVMM_TEST_SEED=N repeats the random decisions of a run that printed this seed.
+ */
+#ifndef BVMM_TESTS_STRESS_STRESS_H
+#define BVMM_TESTS_STRESS_STRESS_H
+
+#include "base/base.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__has_include)
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#endif
+#endif
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define STRESS_TSAN 1
+#elif __has_feature(address_sanitizer)
+#define STRESS_ASAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define STRESS_TSAN 1
+#elif defined(__SANITIZE_ADDRESS__)
+#define STRESS_ASAN 1
+#endif
+
+static inline bool stress_valgrind(void)
+{
+#ifdef RUNNING_ON_VALGRIND
+    return RUNNING_ON_VALGRIND != 0;
+#else
+    return false;
+#endif
+}
+
+static inline bool stress_tsan(void)
+{
+#ifdef STRESS_TSAN
+    return true;
+#else
+    return false;
+#endif
+}
+
+/* How much of what a plain build does is done here. */
+static inline double stress_share(void)
+{
+    const char *given = getenv("BVMM_STRESS_SCALE");
+    double share = given != NULL ? strtod(given, NULL) : 1.0;
+
+#if defined(STRESS_TSAN)
+    share /= 20;
+#elif defined(STRESS_ASAN)
+    share /= 4;
+#endif
+    return stress_valgrind() ? share / 200 : share;
+}
+
+/* At least `least`, so that a short run tests something too. */
+static inline uint64_t stress_amount(uint64_t plain, uint64_t least)
+{
+    const uint64_t amount = (uint64_t)((double)plain * stress_share());
+
+    return amount > least ? amount : least;
+}
+
+/* ---- Random numbers: xorshift64*, one state for each thread -----------------------------------
+ */
+
+static uint64_t stress_seed;
+
+static inline void stress_choose_seed(void)
+{
+    const char *given = getenv("BVMM_TEST_SEED");
+
+    stress_seed = given != NULL ? strtoull(given, NULL, 0) : clock_monotonic_ns();
+    printf("BVMM_TEST_SEED=%llu share=%g\n", (unsigned long long)stress_seed, stress_share());
+    fflush(stdout);
+}
+
+static inline uint64_t stress_random_start(uint64_t thread)
+{
+    return (stress_seed ^ (thread + 1) * 0x9e3779b97f4a7c15ULL) | 1;
+}
+
+static inline uint64_t stress_random(uint64_t *state)
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return (*state * 0x2545f4914f6cdd1dULL) >> 16;
+}
+
+static inline void stress_sleep_ns(uint64_t ns)
+{
+    const struct timespec time = {.tv_sec = (time_t)(ns / NS_PER_SECOND),
+                                  .tv_nsec = (long)(ns % NS_PER_SECOND)};
+
+    (void)nanosleep(&time, NULL);
+}
+
+/* ---- Watchdog: the process ends, and says in which test, if it takes too long ------------------
+ */
+
+static const char *volatile watchdog_test;
+
+static inline void watchdog_bite(int signal)
+{
+    static const char text[] = "\nwatchdog: hung in test ";
+
+    (void)signal;
+    (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+    (void)!write(STDERR_FILENO, watchdog_test, strlen(watchdog_test));
+    (void)!write(STDERR_FILENO, "\n", 1);
+    _exit(1);
+}
+
+static inline void watchdog_start(const char *test, unsigned seconds)
+{
+    const struct sigaction action = {.sa_handler = watchdog_bite};
+
+    watchdog_test = test;
+    (void)sigaction(SIGALRM, &action, NULL);
+    const char *given = getenv("BVMM_WATCHDOG");
+    (void)alarm(given != NULL       ? (unsigned)strtoul(given, NULL, 10)
+                : stress_valgrind() ? 4 * seconds
+                                    : seconds);
+}
+
+static inline void watchdog_stop(void)
+{
+    (void)alarm(0);
+}
+
+/* ---- A thread, seen from outside --------------------------------------------------------------
+ */
+
+struct thread_view {
+    char state;                  /* 'R', 'S', 't', ... */
+    unsigned long long switches; /* voluntary and not */
+};
+
+/* False: there is no such thread. */
+static inline bool thread_look(pid_t process, pid_t thread, struct thread_view *ret_view)
+{
+    char path[64];
+    char line[128];
+    struct thread_view view = {.state = '?'};
+    FILE *file;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/status", (int)process, (int)thread);
+    file = fopen(path, "re");
+    if (file == NULL) {
+        return false;
+    }
+    while (fgets(line, sizeof(line), file) != NULL) {
+        const char *colon = strchr(line, ':');
+
+        if (strncmp(line, "State:", 6) == 0) {
+            view.state = line[7];
+        } else if (strstr(line, "ctxt_switches:") != NULL) {
+            view.switches += strtoull(colon + 1, NULL, 10);
+        }
+    }
+    (void)fclose(file);
+    *ret_view = view;
+    return true;
+}
+
+/* Wait until the thread sleeps in the kernel. The watchdog bounds it. */
+static inline void thread_await_sleep(pid_t process, pid_t thread)
+{
+    struct thread_view view;
+
+    while (thread_look(process, thread, &view) && view.state != 'S') {
+        (void)sched_yield();
+    }
+}
+
+#endif
