@@ -202,7 +202,6 @@ void vsock_stop(struct actor *self)
     unsigned left = VIRTQ_SIZE_MAX;
     int count = 0;
 
-    vsock->stopping = true;
     while (left > 0 && device_live(vsock)) {
         vsock->table.refusals_count = 0; /* nobody reads them any more */
         count = serve_tx(vsock, left);
@@ -277,9 +276,42 @@ const actor_handler_fn vsock_on[MSG_KIND_COUNT] = {
     [MSG_IO_WRITE_ACKED] = virtio_actor_on_write_acked,
 };
 
+/* The bridge's rows are there only if the machine has one: 6 rows for a job without vsock_path. */
 static const struct policy_rule vsock_rules[] = {
-    POLICY_READ_DOORBELL,   POLICY_RING_DOORBELLS, POLICY_RAISE_IRQ,
-    POLICY_CLOCK_MONOTONIC, POLICY_CLOCK_CPU,      POLICY_EXIT_THREAD,
+    POLICY_READ_DOORBELL,
+    POLICY_RING_DOORBELLS,
+    POLICY_RAISE_IRQ,
+    POLICY_CLOCK_MONOTONIC,
+    POLICY_CLOCK_CPU,
+    POLICY_EXIT_THREAD,
+    {"ppoll", {{0, POLICY_ANY, 0}}, 0, POLICY_HOST_SOCKETS, "sleep on doorbell and host sockets"},
+    {"accept4",
+     {{0, POLICY_HOST_SOCKETS, 0}, {3, POLICY_CONSTANT, SOCK_NONBLOCK | SOCK_CLOEXEC}},
+     2,
+     POLICY_HOST_SOCKETS,
+     "a host program calls the guest"},
+    {"recvmsg",
+     {{2, POLICY_CONSTANT, MSG_DONTWAIT}},
+     1,
+     POLICY_HOST_SOCKETS,
+     "bytes of a host program, for the guest"},
+    {"recvmsg",
+     {{2, POLICY_CONSTANT, MSG_DONTWAIT | MSG_PEEK}},
+     1,
+     POLICY_HOST_SOCKETS,
+     "where a host program's CONNECT line ends"},
+    {"recvmsg",
+     {{2, POLICY_CONSTANT, MSG_DONTWAIT | MSG_CMSG_CLOEXEC}},
+     1,
+     POLICY_HOST_SOCKETS,
+     "a socket that the launcher has connected"},
+    {"sendmsg",
+     {{2, POLICY_CONSTANT, MSG_DONTWAIT | MSG_NOSIGNAL}},
+     1,
+     POLICY_HOST_SOCKETS,
+     "bytes of the guest, for a host program; a port, for the launcher"},
+    {"shutdown", {{0, POLICY_ANY, 0}}, 0, POLICY_HOST_SOCKETS, "one direction has ended"},
+    {"close", {{0, POLICY_ANY, 0}}, 0, POLICY_HOST_SOCKETS, "a connection has ended"},
 };
 
 const struct policy vsock_policy = {vsock_rules, ARRAY_SIZE(vsock_rules)};

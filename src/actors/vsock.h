@@ -28,7 +28,6 @@ struct vsock {
     struct vsock_streams streams;
     struct vsock_bridge *bridge; /* NULL: ports without a service are refused */
     bool event_due;              /* TRANSPORT_RESET */
-    bool stopping;               /* what is due does not matter any more */
     unsigned polls_since_look;   /* at the bridge's sockets */
     struct virtq_chain chain;    /* the one being served: too large for the stack */
 };

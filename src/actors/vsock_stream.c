@@ -97,12 +97,10 @@ static void stream_peer_shutdown(struct vsock *vsock, struct vsock_conn *conn)
     }
 }
 
-/* At the end of the run streams stay open in the record: they were cut short. */
+/* At the end of the run this is not called: streams stay open in the record, as cut short. */
 static void stream_gone(struct vsock *vsock, struct vsock_conn *conn)
 {
-    if (!vsock->stopping) {
-        stream_release(vsock, conn, STREAM_BROKEN);
-    }
+    stream_release(vsock, conn, STREAM_BROKEN);
 }
 
 static const struct vsock_service stream_service = {
@@ -176,9 +174,7 @@ static void control_gone(struct vsock *vsock, struct vsock_conn *conn)
 {
     (void)conn;
     vsock->streams.control_open = false;
-    if (!vsock->stopping) {
-        result_sink_abandon(&vsock->streams.collector.sink);
-    }
+    result_sink_abandon(&vsock->streams.collector.sink);
 }
 
 static const struct vsock_service control_service = {

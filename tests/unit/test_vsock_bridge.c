@@ -611,45 +611,152 @@ static void slow_program_gets_every_byte_in_order(void **state)
     vsock_host_fini(&host);
 }
 
-/* A flood stays in the program's own socket while the guest has no buffers, or gives no credit. */
+/* Nothing can be done, so nothing must be found to do: it would spin. */
+static void assert_idle(struct vsock_host *host)
+{
+    vsock_host_run(host);
+    for (unsigned i = 0; i < 10; i++) {
+        vsock_bridge_look(host->guest->vsock);
+        assert_false(vsock_bridge_worked(host->guest->vsock));
+    }
+}
+
+/* How much data came; nothing but data, and one question for more credit. */
+static uint32_t count_data(struct vsock_host *host)
+{
+    const struct vsock_guest_packet *packet = NULL;
+    uint32_t bytes = 0;
+    unsigned questions = 0;
+
+    vsock_host_run(host);
+    while ((packet = vsock_guest_next(host->guest)) != NULL) {
+        if (packet->header.op == VSOCK_OP_CREDIT_REQUEST) {
+            questions++;
+        } else {
+            assert_int_equal(packet->header.op, VSOCK_OP_RW);
+            bytes += packet->payload_bytes;
+        }
+    }
+    assert_in_range(questions, 0, 1);
+    return bytes;
+}
+
+/* The data that comes before the program's end does. */
+static uint32_t count_data_until_shutdown(struct vsock_host *host)
+{
+    const struct vsock_guest_packet *packet = NULL;
+    uint32_t bytes = 0;
+
+    vsock_host_run(host);
+    while ((packet = vsock_guest_next(host->guest)) != NULL &&
+           packet->header.op != VSOCK_OP_SHUTDOWN) {
+        bytes += packet->payload_bytes;
+    }
+    assert_non_null(packet);
+    return bytes;
+}
+
+static void tell_credit(struct vsock_host *host, uint32_t port, uint32_t buf_alloc,
+                        uint32_t forwarded)
+{
+    struct vsock_header header = vsock_guest_header(VSOCK_OP_CREDIT_UPDATE, 77, port);
+
+    header.buf_alloc = buf_alloc;
+    header.fwd_cnt = forwarded;
+    vsock_guest_send_raw(host->guest, &header, NULL, 0);
+}
+
+/* A flood stays in the program's own socket while the guest gives no credit, or has no buffers. */
 static void program_that_floods_waits_in_its_own_socket(void **state)
 {
     static uint8_t flood[8 * 1024 * 1024];
     struct vsock_host host;
-    struct vsock_header header;
-    const struct vsock_guest_packet *packet = NULL;
     uint32_t port = 0;
-    uint32_t got = 0;
-    ssize_t took = 0;
     int fd = -1;
 
     (void)state;
     begin(&host);
+    host.guest->rx_want = 2;
+    host.guest->buf_alloc = 50000;
     host_connects(&host, &fd, &port);
-    took = send(fd, flood, sizeof(flood), MSG_NOSIGNAL | MSG_DONTWAIT);
-    assert_true(took > 0 && (size_t)took < sizeof(flood));
-    vsock_host_run(&host);
-    while ((packet = vsock_guest_next(host.guest)) != NULL) {
-        got += packet->header.op == VSOCK_OP_RW ? packet->payload_bytes : 0;
-        assert_true(packet->header.op == VSOCK_OP_RW ||
-                    packet->header.op == VSOCK_OP_CREDIT_REQUEST);
-    }
-    assert_int_equal(got, min_u64((uint64_t)took, 256 * KIB)); /* the guest's credit, and no more */
-    if ((uint32_t)took > got) {
-        header = vsock_guest_header(VSOCK_OP_CREDIT_UPDATE, 77, port);
-        header.fwd_cnt = got - 5000;
-        vsock_guest_send_raw(host.guest, &header, NULL, 0);
-    }
-    host.guest->rx_want = 0; /* and now it has no buffers either */
+    assert_in_range(send(fd, flood, sizeof(flood), MSG_NOSIGNAL | MSG_DONTWAIT), 100000,
+                    sizeof(flood) - 1);
+    assert_int_equal(count_data(&host), 50000);
+    assert_idle(&host);
+    tell_credit(&host, port, 50000, 20001);
+    assert_int_equal(count_data(&host), 20001);
+    assert_idle(&host);
+    /* A guest that takes back room, or that has taken what was never sent, gets nothing. */
+    tell_credit(&host, port, 100, 20001);
+    assert_int_equal(count_data(&host), 0);
+    tell_credit(&host, port, 50000, 70002);
+    assert_int_equal(count_data(&host), 0);
+    assert_idle(&host);
+    /* No buffers. */
+    host.guest->rx_want = 0;
+    tell_credit(&host, port, UINT32_MAX, 70001);
     for (unsigned i = 0; i < 300; i++) {
         (void)vsock_guest_turn(host.guest);
     }
-    (void)vsock_bridge_worked(host.guest->vsock);
-    for (unsigned i = 0; i < 10; i++) {
-        vsock_bridge_look(host.guest->vsock);
-        assert_false(vsock_bridge_worked(host.guest->vsock)); /* nothing to do: it would spin */
-    }
+    assert_idle(&host);
+    (void)count_data(&host);
+    (void)close(fd); /* nor does it wake us when it leaves */
+    assert_idle(&host);
+    host.guest->rx_want = 2;
+    assert_true(count_data_until_shutdown(&host) > 20000);
+    vsock_host_fini(&host);
+}
+
+/* The same for one that leaves while the guest gives no credit: what it sent waits for the guest.
+ */
+static void program_that_leaves_is_noticed_when_the_guest_has_taken_all(void **state)
+{
+    struct vsock_host host;
+    uint32_t port = 0;
+    int fd = -1;
+
+    (void)state;
+    begin(&host);
+    host.guest->buf_alloc = 3;
+    host_connects(&host, &fd, &port);
+    vsock_host_say(fd, "123456");
+    assert_int_equal(count_data(&host), 3);
     (void)close(fd);
+    assert_idle(&host);
+    tell_credit(&host, port, 3, 3);
+    assert_int_equal(count_data(&host), 3);
+    assert_idle(&host);
+    tell_credit(&host, port, 3, 6);
+    assert_int_equal(count_data_until_shutdown(&host), 0);
+    vsock_host_fini(&host);
+}
+
+static void deadlines_are_kept_in_order(void **state)
+{
+    struct vsock_host host;
+    int fds[3];
+    uint64_t deadlines_ns[3];
+
+    (void)state;
+    begin(&host);
+    for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+        fds[i] = vsock_host_call(&host);
+        vsock_host_say(fds[i], "CONNECT 77\n");
+        vsock_host_run(&host);
+        assert_non_null(vsock_guest_next(host.guest));
+        deadlines_ns[i] = vsock_next_deadline_ns(host.guest->vsock);
+        assert_int_equal(deadlines_ns[i], deadlines_ns[0]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+        deadlines_ns[i] = vsock_next_deadline_ns(host.guest->vsock);
+        assert_true(i == 0 || deadlines_ns[i] > deadlines_ns[i - 1]);
+        vsock_expire(host.guest->vsock, deadlines_ns[i] - 1);
+        assert_false(vsock_host_gone(fds[i]));
+        vsock_expire(host.guest->vsock, deadlines_ns[i]);
+        assert_true(vsock_host_gone(fds[i]));
+        (void)close(fds[i]);
+    }
+    assert_int_equal(vsock_next_deadline_ns(host.guest->vsock), 0);
     vsock_host_fini(&host);
 }
 
@@ -880,6 +987,8 @@ int main(void)
         cmocka_unit_test(program_that_never_reads_stops_only_its_connection),
         cmocka_unit_test(slow_program_gets_every_byte_in_order),
         cmocka_unit_test(program_that_floods_waits_in_its_own_socket),
+        cmocka_unit_test(program_that_leaves_is_noticed_when_the_guest_has_taken_all),
+        cmocka_unit_test(deadlines_are_kept_in_order),
         cmocka_unit_test(program_that_dies_mid_stream_resets_or_ends_the_connection),
         cmocka_unit_test(rest_that_nobody_reads_is_dropped_after_2_s),
         cmocka_unit_test(connections_up_to_1023_work_and_one_more_is_refused),

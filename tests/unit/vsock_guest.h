@@ -36,6 +36,7 @@ struct vsock_guest {
     struct driver_queue rx, tx, event;
     uint64_t tx_slots, rx_slots, event_slots; /* guest addresses; a slot for each head */
     uint32_t rx_buffer_bytes;                 /* of each buffer that is posted */
+    uint32_t buf_alloc;                       /* what the guest tells of its own room */
     bool split;                               /* chains of several descriptors, cut at odd places */
     unsigned rx_want;                         /* so many buffers are kept posted */
     unsigned events;                          /* that came */
@@ -78,6 +79,7 @@ static inline struct vsock_guest *vsock_guest_new(struct vsock_bridge *bridge)
     guest->features = VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC;
     guest->rx_buffer_bytes = VSOCK_HEADER_BYTES + 4096;
     guest->rx_want = 64;
+    guest->buf_alloc = 256 * 1024;
     return guest;
 }
 
@@ -192,6 +194,7 @@ static inline void vsock_guest_send(struct vsock_guest *guest, enum vsock_op op,
 
     header.flags = flags;
     header.bytes = bytes;
+    header.buf_alloc = guest->buf_alloc;
     vsock_guest_send_raw(guest, &header, payload, bytes);
 }
 
