@@ -12,7 +12,7 @@
 #include <string.h>
 
 static const char *const entry_names[] = {
-#define X(id, name) [MANIFEST_##id] = name,
+#define X(id, name) [MANIFEST_##id] = (name),
     MANIFEST_NAME_LIST(X)
 #undef X
 };

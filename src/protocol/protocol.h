@@ -40,12 +40,13 @@ enum guest_job_tag {
     GUEST_JOB_TAG_WORKDIR,     /* default "/" */
     GUEST_JOB_TAG_USER,        /* "name", "uid", "name:group", "uid:gid"; empty: root */
     GUEST_JOB_TAG_HOSTNAME,
-    GUEST_JOB_TAG_OUTPUT,      /* repeated; absolute path or glob(7) pattern in the image */
+    GUEST_JOB_TAG_OUTPUT,       /* repeated; absolute path or glob(7) pattern in the image */
     GUEST_JOB_TAG_STREAM_LIMIT, /* repeated; u32 stream id, u64 bytes: no more than this is sent */
-    GUEST_JOB_TAG_VSOCK,       /* u8: 1 = try vsock first */
-    GUEST_JOB_TAG_MOUNT,       /* repeated; "/dev/vdb\0/mount/point\0fstype" read-only */
+    GUEST_JOB_TAG_VSOCK,        /* u8: 1 = try vsock first */
+    GUEST_JOB_TAG_MOUNT,        /* repeated; "/dev/vdb\0/mount/point\0fstype" read-only */
     GUEST_JOB_TAG_TMPFS_LIMIT, /* u64 bytes for the overlay and for /run; 0: the kernel's default */
     GUEST_JOB_TAG_GRACE_MS,    /* u32: after SIGTERM (Ctrl-Alt-Del) this long until SIGKILL */
+    GUEST_JOB_TAG_REALTIME,    /* u64: the host's CLOCK_REALTIME in ns when the guest was made; 0: unknown */
 };
 
 /* ---- B. Frames -------------------------------------------------------------------------------
@@ -57,7 +58,9 @@ enum guest_job_tag {
  * it says HELLO there (via serial), says END again, and sends every stream that did not get through
  * once more from its first byte.
  */
-#define FRAME_MARK "\x02" "BV\x03" /* 4 bytes, then the job's nonce */
+#define FRAME_MARK                                                                                 \
+    "\x02"                                                                                         \
+    "BV\x03" /* 4 bytes, then the job's nonce */
 #define FRAME_MARK_BYTES 4
 #define FRAME_PAYLOAD_MAX_BYTES 4096
 #define FRAME_MAX_BYTES (sizeof(struct frame_header) + FRAME_PAYLOAD_MAX_BYTES)
@@ -68,23 +71,23 @@ enum frame_type {
     FRAME_END,       /* struct frame_end: sent when it has ended and nothing of it is left */
     FRAME_ANNOUNCE,  /* manifest text (section C); `offset` goes on from one manifest to the next */
     FRAME_ANNOUNCE_END, /* no payload: a manifest is whole; `offset` is where the next one begins */
-    FRAME_DATA,      /* bytes of `stream` at `offset` */
-    FRAME_STREAM_END,/* no payload: `offset` is the stream's final size as sent */
-    FRAME_BYE,       /* all has been sent; the guest is about to reset */
-    FRAME_FATAL,     /* text: init could not start the job, and why */
+    FRAME_DATA,         /* bytes of `stream` at `offset` */
+    FRAME_STREAM_END,   /* no payload: `offset` is the stream's final size as sent */
+    FRAME_BYE,          /* all has been sent; the guest is about to reset */
+    FRAME_FATAL,        /* text: init could not start the job, and why */
 };
 #define FRAME_TYPE_LAST FRAME_FATAL
 
 struct frame_header {
     uint8_t mark[FRAME_MARK_BYTES];
     uint8_t nonce[NONCE_BYTES];
-    uint8_t type;      /* enum frame_type */
-    uint8_t stream;    /* enum stream_id, for FRAME_DATA and FRAME_STREAM_END; else 0 */
-    uint16_t reserved; /* 0 */
+    uint8_t type;           /* enum frame_type */
+    uint8_t stream;         /* enum stream_id, for FRAME_DATA and FRAME_STREAM_END; else 0 */
+    uint16_t reserved;      /* 0 */
     uint32_t payload_bytes; /* <= FRAME_PAYLOAD_MAX_BYTES */
-    uint32_t sequence; /* from 0, one more for each frame: a gap means a lost frame */
+    uint32_t sequence;      /* from 0, one more for each frame: a gap means a lost frame */
     uint64_t offset;
-    uint64_t check;    /* first 8 bytes of the SHA-256 of the header before this field + payload */
+    uint64_t check; /* first 8 bytes of the SHA-256 of the header before this field + payload */
 } __attribute__((packed));
 _Static_assert(sizeof(struct frame_header) == 48, "the wire format");
 
@@ -103,9 +106,9 @@ struct frame_end {
     uint64_t start_boottime_ns; /* the command's process, right before its exec */
     uint64_t user_ns;           /* CPU time of the command and all it waited for */
     uint64_t system_ns;
-    uint64_t peak_rss_bytes;    /* of its largest process */
-    int32_t wait_status;        /* as waitpid(2) has it */
-    uint32_t oom_kills;         /* processes that the guest's kernel killed for want of memory */
+    uint64_t peak_rss_bytes; /* of its largest process */
+    int32_t wait_status;     /* as waitpid(2) has it */
+    uint32_t oom_kills;      /* processes that the guest's kernel killed for want of memory */
 } __attribute__((packed));
 
 /* ---- C. The manifest -------------------------------------------------------------------------
@@ -120,7 +123,7 @@ struct frame_end {
  * it is there, so that the supervisor may read while more arrives): a later line replaces an
  * earlier one with the same name and path.
  */
-#define MANIFEST_MAX_BYTES (128 * 1024) /* one of them */
+#define MANIFEST_MAX_BYTES (128 * KIB) /* one of them */
 /* What STREAM_ANNOUNCED needs: two by vsock, and both again if that fails at the very end. */
 #define MANIFEST_STREAM_BYTES (4 * MANIFEST_MAX_BYTES)
 
