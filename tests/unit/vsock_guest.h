@@ -39,26 +39,47 @@ struct vsock_guest {
     uint32_t buf_alloc;                       /* what the guest tells of its own room */
     bool split;                               /* chains of several descriptors, cut at odd places */
     unsigned rx_want;                         /* so many buffers are kept posted */
-    unsigned events;                          /* that came */
-    unsigned steps;                           /* of the actor */
-    struct vsock_guest_packet *packets;       /* ring of those not looked at yet */
+    bool threaded;   /* the actor has a thread: kicks are doorbells, registers messages */
+    unsigned events; /* that came */
+    unsigned steps;  /* of the actor */
+    struct vsock_guest_packet *packets; /* ring of those not looked at yet */
     unsigned packets_first, packets_count;
 };
 
 static inline void vsock_guest_write(void *context, uint32_t offset, uint32_t value)
 {
     struct vsock_guest *guest = context;
+    const struct msg msg = {
+        .kind = MSG_IO_WRITE, .io = {.value = value, .offset_bytes = offset, .width_bytes = 4}
+    };
 
-    fixture_write(&guest->fixture, FIXTURE_VCPU0, offset, 4, value);
+    if (guest->threaded) {
+        assert_int_equal(actor_send(&guest->fixture.actors[FIXTURE_VCPU0], FIXTURE_DEVICE, &msg),
+                         0);
+    } else {
+        fixture_write(&guest->fixture, FIXTURE_VCPU0, offset, 4, value);
+    }
 }
 
 static inline uint32_t vsock_guest_read(struct vsock_guest *guest, uint32_t offset)
 {
+    struct actor *vcpu = &guest->fixture.actors[FIXTURE_VCPU0];
+    struct msg msg = {
+        .kind = MSG_IO_READ, .io = {.offset_bytes = offset, .width_bytes = 4}
+    };
+
+    if (guest->threaded) {
+        assert_int_equal(actor_send(vcpu, FIXTURE_DEVICE, &msg), 0);
+        while (!mailbox_take(vcpu->mailbox, &msg)) {
+            assert_int_equal(mailbox_wait(vcpu->mailbox, 0), 0);
+        }
+        assert_int_equal(msg.kind, MSG_IO_READ_DONE);
+        return (uint32_t)msg.io.value;
+    }
     return (uint32_t)fixture_read(&guest->fixture, FIXTURE_VCPU0, offset, 4);
 }
 
-/* ---- Life -------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static inline struct vsock_guest *vsock_guest_new(struct vsock_bridge *bridge)
 {
@@ -120,8 +141,7 @@ static inline void vsock_guest_start(struct vsock_guest *guest)
     (void)driver_want_interrupt(&guest->event);
 }
 
-/* ---- Sending ----------------------------------------------------------------------------------
- */
+/* ---- Sending --------------------------------------------------------------------------------- */
 
 static inline bool vsock_guest_can_send(const struct vsock_guest *guest)
 {
@@ -198,8 +218,7 @@ static inline void vsock_guest_send(struct vsock_guest *guest, enum vsock_op op,
     vsock_guest_send_raw(guest, &header, payload, bytes);
 }
 
-/* ---- Receiving --------------------------------------------------------------------------------
- */
+/* ---- Receiving ------------------------------------------------------------------------------- */
 
 static inline void vsock_guest_post_rx(struct vsock_guest *guest)
 {
@@ -285,7 +304,15 @@ static inline bool vsock_guest_turn(struct vsock_guest *guest)
     kick = driver_must_kick(&guest->tx) || kick;
     kick = driver_must_kick(&guest->rx) || kick;
     kick = driver_must_kick(&guest->event) || kick;
-    if (guest->vsock->bridge != NULL) {
+    if (guest->threaded) {
+        const uint64_t one = 1;
+
+        if (kick) {
+            assert_int_equal(write(mailbox_doorbell_fd(guest->actor->mailbox), &one, sizeof(one)),
+                             sizeof(one));
+        }
+        kick = false;
+    } else if (guest->vsock->bridge != NULL) {
         vsock_bridge_look(guest->vsock);
         kick = vsock_bridge_worked(guest->vsock) || kick;
     }
@@ -317,8 +344,7 @@ static inline void vsock_guest_run(struct vsock_guest *guest)
     }
 }
 
-/* ---- What came --------------------------------------------------------------------------------
- */
+/* ---- What came ------------------------------------------------------------------------------- */
 
 /* NULL: nothing. Valid until the next run. */
 static inline const struct vsock_guest_packet *vsock_guest_next(struct vsock_guest *guest)
