@@ -64,7 +64,7 @@ struct bvmm_report; /* what became of it */
 /* "0.1.0". Never fails. */
 BVMM_API const char *bvmm_version(void);
 
-/* ---- Configuration -------------------------------------------------------------------------- */
+/* ---- Configuration --------------------------------------------------------------------------- */
 
 /* A configuration in which every key has its default. */
 BVMM_API int bvmm_config_new(struct bvmm_config **ret_config, struct bvmm_error *error);
@@ -126,7 +126,7 @@ typedef void (*bvmm_problem_fn)(void *context, const char *problem);
 BVMM_API int bvmm_config_check(const struct bvmm_config *config, bool with_files,
                                bvmm_problem_fn problem, void *context, struct bvmm_error *error);
 
-/* ---- Running -------------------------------------------------------------------------------- */
+/* ---- Running --------------------------------------------------------------------------------- */
 
 /*
  * bvmm_vm_new - check the configuration and open all its files. If it names an "image", that is
@@ -190,7 +190,7 @@ BVMM_API void bvmm_vm_free(struct bvmm_vm *vm);
 BVMM_API int bvmm_run(const struct bvmm_config *config, struct bvmm_report **ret_report,
                       struct bvmm_error *error);
 
-/* ---- Report --------------------------------------------------------------------------------- */
+/* ---- Report ---------------------------------------------------------------------------------- */
 
 enum bvmm_stream { BVMM_STDOUT, BVMM_STDERR };
 
@@ -241,7 +241,7 @@ BVMM_API int bvmm_report_write(const struct bvmm_report *report, enum bvmm_place
 
 BVMM_API void bvmm_report_free(struct bvmm_report *report);
 
-/* ---- The bundled kernel --------------------------------------------------------------------- */
+/* ---- The bundled kernel ---------------------------------------------------------------------- */
 
 /*
  * bvmm_kernel_bytes - the guest kernel that comes with bvmm.

@@ -10,6 +10,7 @@
 extern "C" {
 #endif
 
+/* clang-format off */
 #define BVMM_ERROR_LIST(X)                                                                         \
     X(NONE, "None")                                                                                \
     X(KVM, "Kvm")                                  /* /dev/kvm or one of its ioctls */             \
@@ -25,6 +26,7 @@ extern "C" {
     X(TIMEOUT, "Timeout")                          /* the job's deadline passed */                 \
     X(SANDBOX, "Sandbox") /* a layer of the sandbox could not be put up, or held */                \
     X(JOB, "Job")         /* the job or configuration is wrong */
+/* clang-format on */
 
 enum bvmm_error_kind {
 #define X(id, name) BVMM_ERROR_##id,

@@ -38,7 +38,7 @@ struct blk_request_header {
 };
 _Static_assert(sizeof(struct blk_request_header) == 16, "section 5.2.6");
 
-/* ---- Requests --------------------------------------------------------------------------------- */
+/* ---- Requests -------------------------------------------------------------------------------- */
 
 /* Where in the request's writable part data may go: all but the last byte, the status. */
 static uint64_t data_bytes(const struct virtq_chain *chain)
@@ -187,7 +187,7 @@ bool blk_poll(struct actor *self, bool *worked)
     return virtq_want_notification(queue);
 }
 
-/* ---- Set-up ----------------------------------------------------------------------------------- */
+/* ---- Set-up ---------------------------------------------------------------------------------- */
 
 static void blk_activate(void *device)
 {
@@ -207,8 +207,7 @@ static const struct virtio_device_ops blk_ops = {
 };
 
 void blk_init(struct blk *blk, struct actor *self, int irq_eventfd,
-              const struct guest_memory *memory, int image_fd, uint64_t image_bytes,
-              const char *id)
+              const struct guest_memory *memory, int image_fd, uint64_t image_bytes, const char *id)
 {
     memset(blk, 0, sizeof(*blk));
     blk->image_fd = image_fd;

@@ -15,7 +15,7 @@
 #include "actors/virtio_actor.h"
 
 #define BLK_SECTOR_BYTES 512
-#define BLK_ID_BYTES 20 /* what GET_ID returns, NUL-padded */
+#define BLK_ID_BYTES 20                           /* what GET_ID returns, NUL-padded */
 #define BLK_SEGMENTS_MAX (VIRTQ_SEGMENTS_MAX - 2) /* beside header and status */
 
 struct blk_config { /* section 5.2.4, as far as offered */

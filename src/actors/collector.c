@@ -49,9 +49,9 @@ static void tell_end(struct collector *collector, const struct frame_end *end)
                                   .usage = {.user_ns = end->user_ns,
                                             .system_ns = end->system_ns,
                                             .peak_rss_bytes = end->peak_rss_bytes}});
-    tell(collector, &(struct msg){.kind = MSG_COMMAND_EXIT,
-                                  .exit = {.wait_status = end->wait_status,
-                                           .oom_kills = end->oom_kills}});
+    tell(collector,
+         &(struct msg){.kind = MSG_COMMAND_EXIT,
+                       .exit = {.wait_status = end->wait_status, .oom_kills = end->oom_kills}});
 }
 
 static void tell_text(struct collector *collector, enum msg_kind kind,
@@ -80,8 +80,8 @@ static void collector_event(struct collector *collector, const struct result_eve
         tell_text(collector, MSG_INIT_MANIFEST, event);
         break;
     case RESULT_STREAM_END:
-        collector_tell_stream_end(collector->self, event->stream, event->state,
-                                  collector->sink.via, event->sent_bytes);
+        collector_tell_stream_end(collector->self, event->stream, event->state, collector->sink.via,
+                                  event->sent_bytes);
         break;
     case RESULT_BYE:
         collector->bye_told = true;

@@ -61,12 +61,12 @@ enum keyboard_commands {
 enum {
     SELF_TEST_PASSED = 0x55,
     TEST_KEYBOARD_PASSED = 0x00,
-    TEST_AUX_FAILED = 0x04,     /* data line stuck high: there is no mouse */
+    TEST_AUX_FAILED = 0x04,       /* data line stuck high: there is no mouse */
     OUTPUT_PORT_NOT_RESET = 0x01, /* the reset line is active low */
     OUTPUT_PORT_A20 = 0x02,
 };
 
-/* ---- The output buffer ------------------------------------------------------------------------ */
+/* ---- The output buffer ----------------------------------------------------------------------- */
 
 static bool queue_push(struct i8042 *controller, const uint8_t *bytes, unsigned count)
 {
@@ -103,7 +103,7 @@ bool i8042_interrupt(const struct i8042 *controller)
     return controller->queue_count > 0 && (controller->command_byte & CTR_KEYBOARD_INTERRUPT) != 0;
 }
 
-/* ---- The keyboard ----------------------------------------------------------------------------- */
+/* ---- The keyboard ---------------------------------------------------------------------------- */
 
 static void keyboard_command(struct i8042 *controller, uint8_t command)
 {
@@ -155,7 +155,8 @@ bool i8042_press_ctrl_alt_del(struct i8042 *controller)
 {
     /* Set 1 is what the controller makes of set 2 when it translates. */
     static const uint8_t set1[] = {0x1d, 0x38, 0xe0, 0x53, 0xe0, 0xd3, 0xb8, 0x9d};
-    static const uint8_t set2[] = {0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14};
+    static const uint8_t set2[] = {0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0,
+                                   0x71, 0xf0, 0x11, 0xf0, 0x14};
 
     if (!controller->scanning || (controller->command_byte & CTR_KEYBOARD_DISABLE) != 0) {
         return false;
@@ -166,7 +167,7 @@ bool i8042_press_ctrl_alt_del(struct i8042 *controller)
     return queue_push(controller, set2, sizeof(set2));
 }
 
-/* ---- The controller --------------------------------------------------------------------------- */
+/* ---- The controller -------------------------------------------------------------------------- */
 
 void i8042_reset(struct i8042 *controller)
 {
@@ -286,7 +287,7 @@ enum i8042_effect i8042_write(struct i8042 *controller, unsigned offset, uint8_t
     return offset == I8042_OFFSET_DATA ? data_write(controller, value) : I8042_NO_EFFECT;
 }
 
-/* ---- The actor -------------------------------------------------------------------------------- */
+/* ---- The actor ------------------------------------------------------------------------------- */
 
 /* The buffer is one byte deep for the guest: each byte that it is filled with anew is an edge. */
 static void i8042_raise(struct i8042 *controller)
@@ -347,10 +348,12 @@ void i8042_init(struct i8042 *controller, struct actor *self, int irq_eventfd)
     self->state = controller;
 }
 
+/* clang-format off */
 static const struct reg_def i8042_regs[] = {
     {I8042_OFFSET_DATA,    1, REG_POSTED, "data"          },
     {I8042_OFFSET_COMMAND, 1, REG_POSTED, "command/status"},
 };
+/* clang-format on */
 
 const struct reg_region_def i8042_region = {
     .name = "i8042",
@@ -367,11 +370,8 @@ const actor_handler_fn i8042_on[MSG_KIND_COUNT] = {
 };
 
 static const struct policy_rule i8042_rules[] = {
-    POLICY_READ_DOORBELL,
-    POLICY_RING_DOORBELLS,
-    POLICY_RAISE_IRQ,
-    POLICY_CLOCK_CPU,
-    POLICY_EXIT_THREAD,
+    POLICY_READ_DOORBELL, POLICY_RING_DOORBELLS, POLICY_RAISE_IRQ,
+    POLICY_CLOCK_CPU,     POLICY_EXIT_THREAD,
 };
 
 const struct policy i8042_policy = {i8042_rules, ARRAY_SIZE(i8042_rules)};

@@ -35,8 +35,8 @@ enum i8042_expect {
 
 struct i8042 {
     uint8_t command_byte;
-    bool last_was_command;  /* status bit 3 */
-    bool scanning;          /* the keyboard sends keys */
+    bool last_was_command; /* status bit 3 */
+    bool scanning;         /* the keyboard sends keys */
     enum i8042_expect expect;
     uint8_t keyboard_command; /* that waits for its argument */
     uint8_t queue[I8042_QUEUE_BYTES];

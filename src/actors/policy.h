@@ -16,6 +16,7 @@
 #include "base/record.h"
 
 /* What an argument must be. */
+/* clang-format off */
 #define POLICY_VALUE_LIST(X)                                                                       \
     X(ANY, "any")                                                                                  \
     X(CONSTANT, "constant")         /* the row's own number */                                     \
@@ -28,6 +29,7 @@
     X(SIGNALS, "signalfd")                                                                         \
     X(PROCESS, "own process id")                                                                   \
     X(HOST_SOCKETS, "host sockets of the bridge")
+/* clang-format on */
 
 enum policy_value {
 #define X(id, text) POLICY_##id,
@@ -38,7 +40,7 @@ enum policy_value {
 const char *policy_value_text(enum policy_value value);
 
 struct policy_arg {
-    uint8_t index;           /* 0 to 5 */
+    uint8_t index; /* 0 to 5 */
     enum policy_value value;
     uint64_t constant;
 };
@@ -71,11 +73,17 @@ void policy_add_number(struct policy_numbers *numbers, enum policy_value value, 
 
 /* Rows that most tables write the same way; each table still lists its own. */
 #define POLICY_READ_DOORBELL                                                                       \
-    {"read", {{0, POLICY_OWN_DOORBELL, 0}}, 1, POLICY_ANY, "sleep until the doorbell rings"}
+    {                                                                                              \
+        "read", {{0, POLICY_OWN_DOORBELL, 0}}, 1, POLICY_ANY, "sleep until the doorbell rings"     \
+    }
 #define POLICY_RING_DOORBELLS                                                                      \
-    {"write", {{0, POLICY_DOORBELLS, 0}}, 1, POLICY_ANY, "wake a sleeping receiver or sender"}
+    {                                                                                              \
+        "write", {{0, POLICY_DOORBELLS, 0}}, 1, POLICY_ANY, "wake a sleeping receiver or sender"   \
+    }
 #define POLICY_RAISE_IRQ                                                                           \
-    {"write", {{0, POLICY_IRQ, 0}}, 1, POLICY_ANY, "interrupt the guest (irqfd)"}
+    {                                                                                              \
+        "write", {{0, POLICY_IRQ, 0}}, 1, POLICY_ANY, "interrupt the guest (irqfd)"                \
+    }
 #define POLICY_CLOCK_CPU                                                                           \
     {                                                                                              \
         "clock_gettime", {{0, POLICY_CONSTANT, CLOCK_THREAD_CPUTIME_ID}}, 1, POLICY_ANY,           \
@@ -86,6 +94,9 @@ void policy_add_number(struct policy_numbers *numbers, enum policy_value value, 
         "clock_gettime", {{0, POLICY_CONSTANT, CLOCK_MONOTONIC}}, 1, POLICY_ANY,                   \
             "time stamps, where the host's clock is not readable without a call"                   \
     }
-#define POLICY_EXIT_THREAD {"exit", {{0, POLICY_ANY, 0}}, 0, POLICY_ANY, "end of the thread"}
+#define POLICY_EXIT_THREAD                                                                         \
+    {                                                                                              \
+        "exit", {{0, POLICY_ANY, 0}}, 0, POLICY_ANY, "end of the thread"                           \
+    }
 
 #endif

@@ -9,6 +9,7 @@
 
 #include <time.h>
 
+/* clang-format off */
 static const struct reg_def serial_regs[] = {
     {UART_RBR_THR_DLL, 1, REG_POSTED, "RBR/THR/DLL"}, /* the line takes any character at any time */
     {UART_IER_DLM,     1, REG_POSTED, "IER/DLM"    },
@@ -19,6 +20,7 @@ static const struct reg_def serial_regs[] = {
     {UART_MSR,         1, REG_POSTED, "MSR"        },
     {UART_SCR,         1, REG_POSTED, "SCR"        },
 };
+/* clang-format on */
 
 const struct reg_region_def serial_region = {
     .name = "16550A",
@@ -27,7 +29,7 @@ const struct reg_region_def serial_region = {
     .reg_count = ARRAY_SIZE(serial_regs),
 };
 
-/* ---- What the guest prints -------------------------------------------------------------------- */
+/* ---- What the guest prints ------------------------------------------------------------------- */
 
 static void serial_on_text(void *context, const uint8_t *bytes, size_t count)
 {
@@ -59,7 +61,7 @@ static void serial_flush(struct actor *self)
     serial->piece_bytes = 0;
 }
 
-/* ---- Registers -------------------------------------------------------------------------------- */
+/* ---- Registers ------------------------------------------------------------------------------- */
 
 /* The interrupt controller sees edges: one for each time that the UART's output rises. */
 static void serial_update_irq(struct serial *serial)
@@ -140,12 +142,8 @@ const actor_handler_fn serial_on[MSG_KIND_COUNT] = {
 };
 
 static const struct policy_rule serial_rules[] = {
-    POLICY_READ_DOORBELL,
-    POLICY_RING_DOORBELLS,
-    POLICY_RAISE_IRQ,
-    POLICY_CLOCK_MONOTONIC,
-    POLICY_CLOCK_CPU,
-    POLICY_EXIT_THREAD,
+    POLICY_READ_DOORBELL,   POLICY_RING_DOORBELLS, POLICY_RAISE_IRQ,
+    POLICY_CLOCK_MONOTONIC, POLICY_CLOCK_CPU,      POLICY_EXIT_THREAD,
 };
 
 const struct policy serial_policy = {serial_rules, ARRAY_SIZE(serial_rules)};

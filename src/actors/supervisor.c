@@ -27,7 +27,7 @@
 #include "protocol/manifest.h"
 #include "virtio/virtqueue.h"
 
-/* ---- The outcome ------------------------------------------------------------------------------ */
+/* ---- The outcome ----------------------------------------------------------------------------- */
 
 static struct run_outcome *outcome_of(struct actor *self)
 {
@@ -63,7 +63,7 @@ static void printf_like(3, 4)
     va_end(args);
 }
 
-/* ---- Stopping --------------------------------------------------------------------------------- */
+/* ---- Stopping -------------------------------------------------------------------------------- */
 
 static void set_deadline(struct actor *self, uint64_t deadline_ns)
 {
@@ -195,7 +195,7 @@ static void give_up_waiting(struct actor *self, uint64_t now_ns)
     }
 }
 
-/* ---- The guest's end -------------------------------------------------------------------------- */
+/* ---- The guest's end ------------------------------------------------------------------------- */
 
 static enum run_status status_at_reset(struct actor *self)
 {
@@ -238,7 +238,7 @@ static void on_vcpu_ended(struct actor *self, const struct msg *msg, uint64_t no
     }
 }
 
-/* ---- Results ---------------------------------------------------------------------------------- */
+/* ---- Results --------------------------------------------------------------------------------- */
 
 static void on_exit_status(struct actor *self, const struct msg_exit *exit)
 {
@@ -379,7 +379,7 @@ static void on_device_broken(struct actor *self, const struct msg *msg)
                    (unsigned long long)msg->broken.detail);
 }
 
-/* ---- The life of the machine ------------------------------------------------------------------ */
+/* ---- The life of the machine ----------------------------------------------------------------- */
 
 static void on_ready(struct actor *self, uint64_t now_ns)
 {
@@ -403,8 +403,8 @@ static void on_ready(struct actor *self, uint64_t now_ns)
     }
     supervisor->phase = SUPERVISOR_RUNNING;
     note_time(self, TIME_SETUP_DONE, now_ns);
-    set_deadline(self, supervisor->config.timeout_ns == 0 ? 0
-                                                          : now_ns + supervisor->config.timeout_ns);
+    set_deadline(self,
+                 supervisor->config.timeout_ns == 0 ? 0 : now_ns + supervisor->config.timeout_ns);
     for (unsigned i = 1; i < supervisor->config.actor_count; i++) {
         if (supervisor->config.actors[i].class == ACTOR_VCPU) {
             actor_tell(self, (actor_id)i, &(struct msg){.kind = MSG_RUN});
@@ -568,7 +568,7 @@ void supervisor_on_signal(struct actor *self, int signal, uint64_t now_ns)
     }
 }
 
-/* ---- The thread ------------------------------------------------------------------------------- */
+/* ---- The thread ------------------------------------------------------------------------------ */
 
 static void start_all(struct actor *self)
 {
@@ -598,8 +598,8 @@ static void sleep_and_serve(struct actor *self)
     struct supervisor *supervisor = self->state;
     struct pollfd fds[] = {
         {.fd = mailbox_doorbell_fd(self->mailbox), .events = POLLIN},
-        {.fd = supervisor->timer_fd,               .events = POLLIN},
-        {.fd = supervisor->signal_fd,              .events = POLLIN},
+        {.fd = supervisor->timer_fd, .events = POLLIN},
+        {.fd = supervisor->signal_fd, .events = POLLIN},
     };
     struct signalfd_siginfo signal;
 

@@ -44,10 +44,10 @@ enum supervisor_phase {
 };
 
 struct supervisor_config {
-    uint64_t timeout_ns;   /* 0: none; counted from the moment at which the vCPUs start */
-    bool has_command;      /* bvmm's init runs a command; else the image has an init of its own */
-    bool has_i8042;        /* Ctrl-Alt-Del can be pressed */
-    struct actor *actors;  /* all of the machine; [0] is the supervisor */
+    uint64_t timeout_ns;  /* 0: none; counted from the moment at which the vCPUs start */
+    bool has_command;     /* bvmm's init runs a command; else the image has an init of its own */
+    bool has_i8042;       /* Ctrl-Alt-Del can be pressed */
+    struct actor *actors; /* all of the machine; [0] is the supervisor */
     unsigned actor_count;
 };
 

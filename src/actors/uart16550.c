@@ -69,7 +69,7 @@ void uart_reset(struct uart *uart)
     uart->rx_trigger_bytes = 1;
 }
 
-/* ---- Receiver --------------------------------------------------------------------------------- */
+/* ---- Receiver -------------------------------------------------------------------------------- */
 
 static unsigned rx_capacity(const struct uart *uart)
 {
@@ -121,7 +121,7 @@ static uint8_t rx_pop(struct uart *uart)
     return value;
 }
 
-/* ---- Interrupts ------------------------------------------------------------------------------- */
+/* ---- Interrupts ------------------------------------------------------------------------------ */
 
 /* The highest pending and enabled condition, by the priorities of the interrupt control table. */
 static uint8_t interrupt_source(const struct uart *uart)
@@ -146,7 +146,7 @@ bool uart_interrupt(const struct uart *uart)
     return interrupt_source(uart) != IIR_NONE;
 }
 
-/* ---- Modem lines ------------------------------------------------------------------------------ */
+/* ---- Modem lines ----------------------------------------------------------------------------- */
 
 /* In loopback the four outputs are wired to the four inputs (modem control register, bit 4). */
 static uint8_t modem_inputs(const struct uart *uart)
@@ -177,7 +177,7 @@ static void modem_update(struct uart *uart)
     uart->msr = (uint8_t)(now | deltas);
 }
 
-/* ---- Register access -------------------------------------------------------------------------- */
+/* ---- Register access ------------------------------------------------------------------------- */
 
 static bool divisor_latch(const struct uart *uart)
 {

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-/* ---- The kick --------------------------------------------------------------------------------- */
+/* ---- The kick -------------------------------------------------------------------------------- */
 
 /* The run page of the vCPU that this thread is. For the signal handler, which gets no argument. */
 static _Thread_local struct kvm_run *kick_run_page;
@@ -28,7 +28,8 @@ static void on_kick(int signal)
 
 int vcpu_install_kick(void)
 {
-    struct sigaction action = {.sa_handler = on_kick}; /* no SA_RESTART: doorbell reads must return */
+    struct sigaction action = {.sa_handler =
+                                   on_kick}; /* no SA_RESTART: doorbell reads must return */
     sigset_t kick;
 
     (void)sigemptyset(&kick);
@@ -50,7 +51,7 @@ void vcpu_prepare(struct actor *self)
     (void)pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 }
 
-/* ---- Messages --------------------------------------------------------------------------------- */
+/* ---- Messages -------------------------------------------------------------------------------- */
 
 /*
  * Wait for a message of this kind. Return: 0; or -ECANCELED when STOP came instead: then the vCPU
@@ -97,7 +98,7 @@ static int send_to_device(struct actor *self, actor_id device, const struct msg 
     return 0;
 }
 
-/* ---- Exits ------------------------------------------------------------------------------------ */
+/* ---- Exits ----------------------------------------------------------------------------------- */
 
 static void count_exit(struct vcpu *vcpu, enum exit_reason reason)
 {
@@ -261,8 +262,8 @@ void vcpu_run(struct actor *self)
             vcpu->kvm.run->immediate_exit = 0;
             look_for_stop(self);
         } else if (code < 0) {
-            (void)error_set(&vcpu->end_error, BVMM_ERROR_VCPU, code,
-                            "vCPU %u: KVM_RUN failed: %s", self->index, strerror(-code));
+            (void)error_set(&vcpu->end_error, BVMM_ERROR_VCPU, code, "vCPU %u: KVM_RUN failed: %s",
+                            self->index, strerror(-code));
             end(self, VCPU_END_FAILED);
         } else {
             on_exit_reason(self, vcpu->kvm.run);

@@ -25,8 +25,8 @@
 struct vcpu {
     struct kvm_vcpu_handle kvm;
     const struct io_map *map;
-    struct vcpu_exits *exits;     /* in the record; written by this thread only */
-    struct bvmm_error end_error;  /* goes to the supervisor with VCPU_ENDED */
+    struct vcpu_exits *exits;    /* in the record; written by this thread only */
+    struct bvmm_error end_error; /* goes to the supervisor with VCPU_ENDED */
 };
 
 /* Before the machine starts. */

@@ -12,6 +12,7 @@
  * (tickets: mailbox.h). Status and QueueReady are acknowledged: after writing 0 there, the driver
  * may use the rings' memory for something else.
  */
+/* clang-format off */
 static const struct reg_def virtio_mmio_regs[] = {
     {VIRTIO_MMIO_MAGIC_VALUE,         4, 0,          "MagicValue"       },
     {VIRTIO_MMIO_VERSION,             4, 0,          "Version"          },
@@ -37,6 +38,7 @@ static const struct reg_def virtio_mmio_regs[] = {
     {VIRTIO_MMIO_QUEUE_DEVICE_HIGH,   4, REG_POSTED, "QueueDeviceHigh"  },
     {VIRTIO_MMIO_CONFIG_GENERATION,   4, 0,          "ConfigGeneration" },
 };
+/* clang-format on */
 
 const struct reg_region_def virtio_mmio_region = {
     .name = "virtio-mmio",
@@ -100,9 +102,9 @@ void virtio_actor_broken(void *device, unsigned queue, enum virtq_fault fault, u
         return;
     }
     actor->faults_told++;
-    actor_tell(actor->self, ACTOR_ID_SUPERVISOR,
-               &(struct msg){.kind = MSG_DEVICE_BROKEN,
-                             .broken = {.detail = detail,
-                                        .fault = (uint32_t)fault,
-                                        .queue = (uint16_t)queue}});
+    actor_tell(
+        actor->self, ACTOR_ID_SUPERVISOR,
+        &(struct msg){
+            .kind = MSG_DEVICE_BROKEN,
+            .broken = {.detail = detail, .fault = (uint32_t)fault, .queue = (uint16_t)queue}});
 }

@@ -14,12 +14,12 @@
 
 #include "actors/vsock_bridge.h"
 
-#define VSOCK_BATCH 64          /* packets in one direction before messages get their turn */
-#define VSOCK_POLLS_PER_LOOK 16 /* a busy guest must not keep the actor from the bridge's sockets  \
+#define VSOCK_BATCH 64 /* packets in one direction before messages get their turn */
+#define VSOCK_POLLS_PER_LOOK                                                                       \
+    16 /* a busy guest must not keep the actor from the bridge's sockets  \
                                  */
 
-/* ---- The queues -------------------------------------------------------------------------------
- */
+/* ---- The queues ------------------------------------------------------------------------------ */
 
 static int bad_request(struct virtq *queue, uint64_t bytes)
 {
@@ -212,8 +212,7 @@ void vsock_stop(struct actor *self)
     }
 }
 
-/* ---- Set-up and reset -------------------------------------------------------------------------
- */
+/* ---- Set-up and reset ------------------------------------------------------------------------ */
 
 static void vsock_activate(void *device)
 {

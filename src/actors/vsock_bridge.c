@@ -62,8 +62,7 @@ struct vsock_bridge {
     uint16_t poll_owners[POLLS_MAX]; /* which caller, or which connection */
 };
 
-/* ---- Towards the host -------------------------------------------------------------------------
- */
+/* ---- Towards the host ------------------------------------------------------------------------ */
 
 /* How much of it went; 0 if there is no room. -errno: the host is gone. */
 static ssize_t send_now(int fd, struct iovec *iov, int count)
@@ -182,8 +181,7 @@ static void flush(struct vsock *vsock, struct vsock_conn *conn)
     }
 }
 
-/* ---- The service ------------------------------------------------------------------------------
- */
+/* ---- The service ----------------------------------------------------------------------------- */
 
 static void attach(struct vsock *vsock, struct vsock_conn *conn, int fd, uint32_t request_id)
 {
@@ -287,8 +285,7 @@ const struct vsock_service vsock_bridge_service = {
     .gone = bridge_gone,
 };
 
-/* ---- The broker's answers ---------------------------------------------------------------------
- */
+/* ---- The broker's answers -------------------------------------------------------------------- */
 
 static struct vsock_conn *find_request(struct vsock *vsock, uint32_t id)
 {
@@ -354,8 +351,7 @@ static bool read_answer(struct vsock *vsock)
     return true;
 }
 
-/* ---- Callers ----------------------------------------------------------------------------------
- */
+/* ---- Callers --------------------------------------------------------------------------------- */
 
 static void drop_caller(struct vsock_bridge *bridge, struct caller *caller)
 {
@@ -482,8 +478,7 @@ static void hear_caller(struct vsock *vsock, struct caller *caller)
     }
 }
 
-/* ---- Looking at sockets -----------------------------------------------------------------------
- */
+/* ---- Looking at sockets ---------------------------------------------------------------------- */
 
 /* Nothing more can come from the host that the guest would take. */
 static bool only_sending(struct vsock *vsock, const struct vsock_conn *conn)
@@ -674,8 +669,7 @@ bool vsock_bridge_worked(struct vsock *vsock)
     return worked;
 }
 
-/* ---- Set-up -----------------------------------------------------------------------------------
- */
+/* ---- Set-up ---------------------------------------------------------------------------------- */
 
 int vsock_bridge_new(int listen_fd, int broker_fd, struct vsock_bridge **ret_bridge)
 {

@@ -31,8 +31,7 @@ static void close_if_open(int *fd)
     *fd = -1;
 }
 
-/* ---- The listening socket ---------------------------------------------------------------------
- */
+/* ---- The listening socket -------------------------------------------------------------------- */
 
 /* 0, or -ENAMETOOLONG. */
 static int make_address(struct sockaddr_un *address, const char *path)
@@ -170,8 +169,7 @@ void vsock_broker_forked(struct vsock_broker *broker)
     close_if_open(&broker->actor_fd);
 }
 
-/* ---- Requests ---------------------------------------------------------------------------------
- */
+/* ---- Requests -------------------------------------------------------------------------------- */
 
 int vsock_broker_fd(const struct vsock_broker *broker)
 {

@@ -13,8 +13,7 @@
 #include "actors/vsock.h"
 #include "actors/vsock_bridge.h"
 
-/* ---- The table --------------------------------------------------------------------------------
- */
+/* ---- The table ------------------------------------------------------------------------------- */
 
 void vsock_table_init(struct vsock_table *table)
 {
@@ -120,8 +119,7 @@ static void free_conn(struct vsock *vsock, struct vsock_conn *conn)
     vsock->table.used--;
 }
 
-/* ---- Credit -----------------------------------------------------------------------------------
- */
+/* ---- Credit ---------------------------------------------------------------------------------- */
 
 uint32_t vsock_conn_credit(const struct vsock_conn *conn)
 {
@@ -137,8 +135,7 @@ static uint32_t guest_credit(const struct vsock_conn *conn)
     return conn->buf_alloc - ((uint32_t)conn->received_bytes - conn->told_bytes);
 }
 
-/* ---- What is due ------------------------------------------------------------------------------
- */
+/* ---- What is due ----------------------------------------------------------------------------- */
 
 static bool can_send_data(const struct vsock_conn *conn)
 {
@@ -240,8 +237,7 @@ static void refuse(struct vsock *vsock, const struct vsock_header *header)
     table->refusals_count++;
 }
 
-/* ---- From the guest ---------------------------------------------------------------------------
- */
+/* ---- From the guest -------------------------------------------------------------------------- */
 
 static const struct vsock_service *find_service(const struct vsock *vsock, uint32_t host_port)
 {
@@ -397,8 +393,7 @@ bool vsock_can_take_packet(const struct vsock *vsock)
     return vsock->table.refusals_count < VSOCK_REFUSALS_MAX;
 }
 
-/* ---- To the guest -----------------------------------------------------------------------------
- */
+/* ---- To the guest ---------------------------------------------------------------------------- */
 
 bool vsock_has_due(const struct vsock *vsock)
 {
@@ -593,8 +588,7 @@ uint32_t vsock_packet_to_guest(struct vsock *vsock, const struct virtq_chain *ch
     return written_bytes;
 }
 
-/* ---- Ports, deadlines, the end ----------------------------------------------------------------
- */
+/* ---- Ports, deadlines, the end --------------------------------------------------------------- */
 
 bool vsock_ports_used(struct vsock *vsock, uint32_t guest_port, uint32_t host_port)
 {

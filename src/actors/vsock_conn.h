@@ -153,8 +153,7 @@ struct vsock_table {
 
 void vsock_table_init(struct vsock_table *table);
 
-/* ---- For vsock.c ------------------------------------------------------------------------------
- */
+/* ---- For vsock.c ----------------------------------------------------------------------------- */
 
 /* A packet from the guest; its header is a copy that was not checked. */
 void vsock_packet_from_guest(struct vsock *vsock, const struct vsock_header *header,
@@ -182,8 +181,7 @@ unsigned vsock_drop_all(struct vsock *vsock, bool keep_requests);
 uint64_t vsock_next_deadline_ns(const struct vsock *vsock);
 void vsock_expire(struct vsock *vsock, uint64_t now_ns);
 
-/* ---- For services -----------------------------------------------------------------------------
- */
+/* ---- For services ---------------------------------------------------------------------------- */
 
 /* A connection to be asked for by the host: REQUESTED. NULL: all are in use, or the ports are. */
 struct vsock_conn *vsock_conn_request(struct vsock *vsock, const struct vsock_service *service,

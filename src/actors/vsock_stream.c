@@ -14,8 +14,7 @@
 
 #define CONTROL_PIECE_BYTES 4096
 
-/* ---- Results ----------------------------------------------------------------------------------
- */
+/* ---- Results --------------------------------------------------------------------------------- */
 
 static struct record *record_of(struct vsock *vsock)
 {
@@ -111,8 +110,7 @@ static const struct vsock_service stream_service = {
     .gone = stream_gone,
 };
 
-/* ---- Control ----------------------------------------------------------------------------------
- */
+/* ---- Control --------------------------------------------------------------------------------- */
 
 static void control_on_frame(void *context, const struct frame_header *header,
                              const uint8_t *payload)
@@ -185,8 +183,7 @@ static const struct vsock_service control_service = {
     .gone = control_gone,
 };
 
-/* ---- Which port is what -----------------------------------------------------------------------
- */
+/* ---- Which port is what ---------------------------------------------------------------------- */
 
 void vsock_streams_init(struct vsock_streams *streams, struct actor *self)
 {

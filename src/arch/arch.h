@@ -29,12 +29,12 @@
 #include "base/error.h"
 #include "virtio/guest_memory.h"
 
-/* ---- Is there an implementation? -------------------------------------------------------------- */
+/* ---- Is there an implementation? ------------------------------------------------------------- */
 
 /* 0; or -ENOSYS with *err of kind UNSUPPORTED_ARCH (src/arch/other/). kvm_open() asks first. */
 int arch_supported(struct bvmm_error *err) must_check;
 
-/* ---- Where things are ----------------------------------------------------------------------- */
+/* ---- Where things are ------------------------------------------------------------------------ */
 
 enum arch_bus {
     ARCH_BUS_NONE, /* this machine has no such device */
@@ -73,7 +73,7 @@ extern const struct arch_platform arch_platform;
 unsigned arch_memory_layout(uint64_t memory_bytes,
                             struct guest_range ret_ranges[GUEST_MEMORY_REGIONS_MAX]);
 
-/* ---- The virtual machine -------------------------------------------------------------------- */
+/* ---- The virtual machine --------------------------------------------------------------------- */
 
 /* What an implementation remembers about one machine. */
 struct arch_vm;
@@ -106,7 +106,7 @@ int arch_vm_finish(struct arch_vm *vm, struct bvmm_error *err) must_check;
 /* NULL is fine. */
 void arch_vm_free(struct arch_vm *vm);
 
-/* ---- Booting -------------------------------------------------------------------------------- */
+/* ---- Booting --------------------------------------------------------------------------------- */
 
 /* A file that was opened, or bytes in memory. Read with arch_blob_read() only. */
 struct arch_blob {
@@ -172,7 +172,7 @@ int arch_vcpu_boot(struct arch_vm *vm, unsigned index, int vcpu_fd, const struct
 /* Does this look like a kernel at all? For refusing a job early: only the first bytes are read. */
 int arch_kernel_check(const struct arch_blob *kernel, struct bvmm_error *err) must_check;
 
-/* ---- The host's own system calls --------------------------------------------------------------- */
+/* ---- The host's own system calls ------------------------------------------------------------- */
 
 /* The first arguments of the call that a SIGSYS handler was called for. @context: its third one. */
 #define ARCH_SYSCALL_ARGS 3

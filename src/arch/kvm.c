@@ -17,11 +17,11 @@
 #define API_VERSION_EXPECTED 12
 
 static const struct kvm_capability common_capabilities[] = {
-    {KVM_CAP_USER_MEMORY,    "KVM_CAP_USER_MEMORY"   },
-    {KVM_CAP_IOEVENTFD,      "KVM_CAP_IOEVENTFD"     },
-    {KVM_CAP_IRQFD,          "KVM_CAP_IRQFD"         },
+    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+    {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},
+    {KVM_CAP_IRQFD, "KVM_CAP_IRQFD"},
     {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
-    {KVM_CAP_MP_STATE,       "KVM_CAP_MP_STATE"      },
+    {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
 };
 
 static int ioctl_again(int fd, unsigned long request, void *argument)
@@ -326,10 +326,11 @@ void kvm_describe_exit(const struct kvm_run *run, unsigned index, struct bvmm_er
                         run->fail_entry.cpu);
         break;
     case KVM_EXIT_ARM_NISV:
-        (void)error_set(err, BVMM_ERROR_VCPU, 0,
-                        "vCPU %u stopped: the guest accessed address 0x%llx, where no RAM is, by an "
-                        "instruction that KVM cannot carry out for a device",
-                        index, (unsigned long long)run->arm_nisv.fault_ipa);
+        (void)error_set(
+            err, BVMM_ERROR_VCPU, 0,
+            "vCPU %u stopped: the guest accessed address 0x%llx, where no RAM is, by an "
+            "instruction that KVM cannot carry out for a device",
+            index, (unsigned long long)run->arm_nisv.fault_ipa);
         break;
     case KVM_EXIT_SHUTDOWN:
         (void)error_set(err, BVMM_ERROR_VCPU, 0,

@@ -247,16 +247,16 @@ int load_refuse_format(const struct arch_blob *kernel, const char *expected, str
         const char *magic;
         const char *what;
     } formats[] = {
-        {0,     4, "\177ELF",          "an ELF file for another machine"},
-        {0x202, 4, "HdrS",             "an x86 bzImage"                 },
-        {0x38,  4, "ARM\x64",          "an aarch64 Image"               },
-        {0,     2, "\x1f\x8b",         "gzip data: unpack it (gunzip)"  },
-        {0,     4, "\x28\xb5\x2f\xfd", "zstd data: unpack it (unzstd)"  },
-        {0,     6, "\3757zXZ",         "xz data: unpack it (unxz)"      },
-        {0,     4, "hsqs",             "a squashfs image"               },
-        {0,     6, "070701",           "a cpio archive (an initrd?)"    },
-        {4,     4, "zimg",             "a compressed EFI program: unpack it" },
-        {0,     2, "MZ",               "a PE (EFI) program"             },
+        {0, 4, "\177ELF", "an ELF file for another machine"},
+        {0x202, 4, "HdrS", "an x86 bzImage"},
+        {0x38, 4, "ARM\x64", "an aarch64 Image"},
+        {0, 2, "\x1f\x8b", "gzip data: unpack it (gunzip)"},
+        {0, 4, "\x28\xb5\x2f\xfd", "zstd data: unpack it (unzstd)"},
+        {0, 6, "\3757zXZ", "xz data: unpack it (unxz)"},
+        {0, 4, "hsqs", "a squashfs image"},
+        {0, 6, "070701", "a cpio archive (an initrd?)"},
+        {4, 4, "zimg", "a compressed EFI program: unpack it"},
+        {0, 2, "MZ", "a PE (EFI) program"},
     };
     uint8_t head[0x206] = {0};
     uint64_t head_bytes = min_u64(kernel->size_bytes, sizeof(head));

@@ -109,7 +109,8 @@ static int check_limits(const struct record_limits *limits, struct bvmm_error *e
     }
     if (largest > RECORD_LIMIT_MAX_BYTES) {
         return error_set(err, BVMM_ERROR_MEMORY, -EINVAL,
-                         "a limit of the run record is %" PRIu64 " bytes; expected at most %" PRIu64,
+                         "a limit of the run record is %" PRIu64
+                         " bytes; expected at most %" PRIu64,
                          largest, (uint64_t)RECORD_LIMIT_MAX_BYTES);
     }
     return 0;
@@ -370,14 +371,13 @@ static unsigned check_outcome(struct run_outcome *outcome)
 
 unsigned record_check(struct record *record, const struct record *layout)
 {
-    unsigned mended = check_launcher_fields(record, layout) +
-                      check_console(&record->console, &layout->console) +
-                      check_outcome(&record->outcome) +
-                      mend_string(record->sandbox.refused, sizeof(record->sandbox.refused)) +
-                      mend_below(&record->actor_count, ACTORS_MAX + 1, ACTORS_MAX) +
-                      mend_below(&record->device_fault_count, DEVICE_FAULTS_MAX + 1,
-                                 DEVICE_FAULTS_MAX) +
-                      mend_below(&record->phase, TIME_COUNT, TIME_PROCESS_START);
+    unsigned mended =
+        check_launcher_fields(record, layout) + check_console(&record->console, &layout->console) +
+        check_outcome(&record->outcome) +
+        mend_string(record->sandbox.refused, sizeof(record->sandbox.refused)) +
+        mend_below(&record->actor_count, ACTORS_MAX + 1, ACTORS_MAX) +
+        mend_below(&record->device_fault_count, DEVICE_FAULTS_MAX + 1, DEVICE_FAULTS_MAX) +
+        mend_below(&record->phase, TIME_COUNT, TIME_PROCESS_START);
 
     for (int i = 0; i < STREAM_COUNT; i++) {
         mended += check_stream(&record->streams[i], &layout->streams[i]);

@@ -26,13 +26,14 @@
 #define RECORD_MAGIC 0x6472636d6d7662ULL /* "bvmmcrd" */
 
 #define VCPUS_MAX 32
-#define DRIVES_MAX 8                      /* root image included */
+#define DRIVES_MAX 8 /* root image included */
 #define ACTORS_MAX (4 + DRIVES_MAX + VCPUS_MAX)
-#define ACTOR_NAME_BYTES 16               /* as prctl(PR_SET_NAME) has it */
+#define ACTOR_NAME_BYTES 16 /* as prctl(PR_SET_NAME) has it */
 #define NONCE_BYTES 16
 #define SHA256_BYTES 32
 
 /* How the run ended. Exactly one; the report's "status". */
+/* clang-format off */
 #define RUN_STATUS_LIST(X)                                                                         \
     X(NONE, "none")                   /* not decided yet */                                        \
     X(COMPLETED, "completed")         /* the command ran to its end (whatever its exit code) */    \
@@ -46,6 +47,7 @@
     X(VM_ERROR, "vm_error")           /* the VMM failed; error.kind says in what */                \
     X(VM_KILLED, "vm_killed")         /* the VM process was killed (signal in the outcome) */      \
     X(SANDBOX_VIOLATION, "sandbox_violation") /* an actor made a call that its filter forbids */
+/* clang-format on */
 
 enum run_status {
 #define X(id, name) RUN_##id,
@@ -56,6 +58,7 @@ enum run_status {
 const char *run_status_name(enum run_status status);
 
 /* Points in time, in the order in which they come. */
+/* clang-format off */
 #define RUN_TIME_LIST(X)                                                                           \
     X(PROCESS_START, "process_start")   /* launcher: first instruction of bvmm that can know */    \
     X(JOB_READY, "job_ready")           /* launcher: job checked, files open */                    \
@@ -68,6 +71,7 @@ const char *run_status_name(enum run_status status);
     X(STOP_DECIDED, "stop_decided")     /* supervisor: whatever the reason */                      \
     X(ACTORS_STOPPED, "actors_stopped")                                                            \
     X(VM_PROCESS_END, "vm_process_end") /* launcher: reaped */
+/* clang-format on */
 
 enum run_time {
 #define X(id, name) TIME_##id,
@@ -78,9 +82,15 @@ enum run_time {
 const char *run_time_name(enum run_time point);
 
 /* Points that the guest stamps with its own CLOCK_BOOTTIME (ns since its kernel started). */
-enum guest_time { GUEST_TIME_INIT, GUEST_TIME_COMMAND_START, GUEST_TIME_COMMAND_END, GUEST_TIME_COUNT };
+enum guest_time {
+    GUEST_TIME_INIT,
+    GUEST_TIME_COMMAND_START,
+    GUEST_TIME_COMMAND_END,
+    GUEST_TIME_COUNT
+};
 
 /* What is collected. The vsock ports are the contract of SEED.md; 5003 is bvmm's own. */
+/* clang-format off */
 #define STREAM_LIST(X)                                                                             \
     X(STDOUT, "stdout", 5000)                                                                      \
     X(STDERR, "stderr", 5001)                                                                      \
@@ -88,6 +98,7 @@ enum guest_time { GUEST_TIME_INIT, GUEST_TIME_COMMAND_START, GUEST_TIME_COMMAND_
     X(CONTROL, "control", 5003)         /* frames of protocol/protocol.h, bvmm's init only */      \
     X(OUTPUT, "output", 5005)           /* one file raw, or several framed: protocol.h */          \
     X(ANNOUNCED, "announced", 0)        /* last manifest text that the guest sent */
+/* clang-format on */
 
 enum stream_id {
 #define X(id, name, port) STREAM_##id,
@@ -117,8 +128,8 @@ struct record_stream {
     uint64_t capacity_bytes; /* launcher, before the fork: the job's limit */
     uint64_t length_bytes;   /* live */
     uint64_t dropped_bytes;
-    uint32_t state;          /* enum stream_state */
-    uint32_t via;            /* enum stream_via */
+    uint32_t state; /* enum stream_state */
+    uint32_t via;   /* enum stream_via */
     /* Supervisor, from the guest's manifest. */
     uint64_t announced_bytes;
     uint8_t announced_sha256[SHA256_BYTES];
@@ -131,16 +142,16 @@ struct record_stream {
  * between is counted. Result frames are taken out before. Writer: serial.
  */
 struct record_console {
-    uint64_t offset_bytes;      /* launcher, before the fork; head then tail */
+    uint64_t offset_bytes; /* launcher, before the fork; head then tail */
     uint64_t head_capacity_bytes;
     uint64_t tail_capacity_bytes;
-    uint64_t total_bytes;       /* live: all that the guest ever printed */
+    uint64_t total_bytes; /* live: all that the guest ever printed */
 };
 
 /* Per actor; writer: that actor. CPU time is final once the actor has stopped. */
 struct actor_stats {
     char name[ACTOR_NAME_BYTES];
-    uint32_t state;              /* enum actor_state, live */
+    uint32_t state; /* enum actor_state, live */
     uint32_t tid;
     uint64_t cpu_ns;
     uint64_t messages_in;
@@ -154,15 +165,21 @@ struct actor_stats {
     uint64_t queue_kicks;        /* virtio: notifications seen */
     uint64_t requests;           /* blk: requests; vsock: packets from the guest */
     uint64_t request_errors;
-    uint64_t bytes;              /* blk: read from the image; vsock: payload; serial: output */
-    uint64_t interrupts;         /* irqfd writes */
+    uint64_t bytes;      /* blk: read from the image; vsock: payload; serial: output */
+    uint64_t interrupts; /* irqfd writes */
 } __attribute__((aligned(CACHE_LINE_BYTES)));
 
-enum actor_state { ACTOR_STATE_NONE, ACTOR_STATE_STARTING, ACTOR_STATE_READY, ACTOR_STATE_RUNNING,
-                   ACTOR_STATE_STOPPED };
+enum actor_state {
+    ACTOR_STATE_NONE,
+    ACTOR_STATE_STARTING,
+    ACTOR_STATE_READY,
+    ACTOR_STATE_RUNNING,
+    ACTOR_STATE_STOPPED
+};
 const char *actor_state_name(enum actor_state state);
 
 /* Exits to user space of one vCPU by reason; writer: that vCPU. */
+/* clang-format off */
 #define EXIT_LIST(X)                                                                               \
     X(IO_IN, "io_in")                                                                              \
     X(IO_OUT, "io_out")                                                                            \
@@ -176,6 +193,7 @@ const char *actor_state_name(enum actor_state state);
     X(FAIL_ENTRY, "fail_entry")                                                                    \
     X(INTERRUPTED, "interrupted")       /* a signal: EINTR */                                      \
     X(OTHER, "other")
+/* clang-format on */
 
 enum exit_reason {
 #define X(id, name) EXIT_##id,
@@ -199,8 +217,8 @@ struct device_fault {
 
 /* Written by the supervisor. */
 struct run_outcome {
-    uint32_t status;         /* enum run_status */
-    uint32_t error_kind;     /* enum bvmm_error_kind */
+    uint32_t status;     /* enum run_status */
+    uint32_t error_kind; /* enum bvmm_error_kind */
     char error_message[BVMM_ERROR_MESSAGE_BYTES];
     uint8_t has_wait_status; /* bvmm's init told the command's wait status */
     uint8_t has_exit_code;   /* exit code known (from init, or from port 5002) */
@@ -222,6 +240,7 @@ struct run_outcome {
  * The layers of the sandbox that stand, and what the host refused. Writer: the VM process's main
  * thread, before it starts others.
  */
+/* clang-format off */
 #define SANDBOX_LAYER_LIST(X)                                                                      \
     X(NO_NEW_PRIVS, "no_new_privs")                                                                \
     X(CAPABILITIES, "capabilities_dropped")                                                        \
@@ -238,6 +257,7 @@ struct run_outcome {
     X(RLIMITS, "rlimits")                                                                          \
     X(DESCRIPTORS, "descriptors_closed")                                                           \
     X(SECCOMP, "seccomp")
+/* clang-format on */
 
 enum sandbox_layer {
 #define X(id, name) SANDBOX_##id,
@@ -265,17 +285,17 @@ struct record_violation {
 
 struct record {
     uint64_t magic;
-    uint64_t size_bytes;                       /* launcher: of the whole shared memory */
-    uint8_t nonce[NONCE_BYTES];                /* launcher */
-    uint32_t actor_count;                      /* VM process, before it starts threads */
-    uint32_t vcpu_count;                       /* launcher */
-    uint32_t device_fault_count;               /* supervisor */
-    uint32_t phase;                            /* live; supervisor: last enum run_time that happened */
-    uint32_t mended_count;                     /* launcher: what record_check() returned */
+    uint64_t size_bytes;         /* launcher: of the whole shared memory */
+    uint8_t nonce[NONCE_BYTES];  /* launcher */
+    uint32_t actor_count;        /* VM process, before it starts threads */
+    uint32_t vcpu_count;         /* launcher */
+    uint32_t device_fault_count; /* supervisor */
+    uint32_t phase;              /* live; supervisor: last enum run_time that happened */
+    uint32_t mended_count;       /* launcher: what record_check() returned */
     uint32_t pad;
-    uint64_t time_ns[TIME_COUNT];              /* writer: see RUN_TIME_LIST */
-    uint64_t guest_time_ns[GUEST_TIME_COUNT];  /* supervisor */
-    uint8_t kernel_sha256[SHA256_BYTES];       /* launcher */
+    uint64_t time_ns[TIME_COUNT];             /* writer: see RUN_TIME_LIST */
+    uint64_t guest_time_ns[GUEST_TIME_COUNT]; /* supervisor */
+    uint8_t kernel_sha256[SHA256_BYTES];      /* launcher */
     struct run_outcome outcome;
     struct record_sandbox sandbox;
     struct record_violation violation;

@@ -76,7 +76,7 @@ struct mailbox {
     struct lane lanes[];
 };
 
-/* ---- Doorbells -------------------------------------------------------------------------------- */
+/* ---- Doorbells ------------------------------------------------------------------------------- */
 
 static void doorbell_ring(int fd, struct actor_stats *stats)
 {
@@ -102,15 +102,16 @@ static int doorbell_wait(int fd)
     return 0;
 }
 
-/* ---- Assembly --------------------------------------------------------------------------------- */
+/* ---- Assembly -------------------------------------------------------------------------------- */
 
 int mailbox_new(unsigned lane_count, struct actor_stats *stats, struct mailbox **ret_mailbox)
 {
     const size_t slots_bytes = (size_t)lane_count * LANE_RING_SLOTS * sizeof(struct msg);
     const size_t mailbox_bytes = sizeof(struct mailbox) + lane_count * sizeof(struct lane);
-    struct mailbox *mailbox = aligned_alloc(CACHE_LINE_BYTES,
-                                            align_up(mailbox_bytes, CACHE_LINE_BYTES));
-    struct msg *slots = aligned_alloc(CACHE_LINE_BYTES, align_up(slots_bytes + 1, CACHE_LINE_BYTES));
+    struct mailbox *mailbox =
+        aligned_alloc(CACHE_LINE_BYTES, align_up(mailbox_bytes, CACHE_LINE_BYTES));
+    struct msg *slots =
+        aligned_alloc(CACHE_LINE_BYTES, align_up(slots_bytes + 1, CACHE_LINE_BYTES));
     int doorbell_fd = eventfd(0, EFD_CLOEXEC);
 
     if (mailbox == NULL || slots == NULL || doorbell_fd < 0) {
@@ -167,7 +168,7 @@ int mailbox_doorbell_fd(const struct mailbox *mailbox)
     return mailbox->doorbell_fd;
 }
 
-/* ---- The sender's side ------------------------------------------------------------------------ */
+/* ---- The sender's side ----------------------------------------------------------------------- */
 
 bool lane_try_send(struct lane *lane, const struct msg *msg)
 {
@@ -180,8 +181,8 @@ bool lane_try_send(struct lane *lane, const struct msg *msg)
     if (!ck_ring_enqueue_spsc_msg(&lane->ring, lane->slots, &stamped)) { /* S1 */
         return false;
     }
-    ck_pr_fence_memory();                          /* S2; pairs with R2 in mailbox_announce_sleep() */
-    if (ck_pr_load_uint(&mailbox->asleep) != 0) {  /* S3 */
+    ck_pr_fence_memory(); /* S2; pairs with R2 in mailbox_announce_sleep() */
+    if (ck_pr_load_uint(&mailbox->asleep) != 0) {                /* S3 */
         doorbell_ring(mailbox->doorbell_fd, lane->sender_stats); /* S4 */
     }
     lane->sender_stats->messages_out++;
@@ -214,7 +215,7 @@ int lane_wait_for_room(struct lane *lane)
     return result;
 }
 
-/* ---- The receiver's side ---------------------------------------------------------------------- */
+/* ---- The receiver's side --------------------------------------------------------------------- */
 
 /* After messages were taken out of a lane: wake its sender if it waits for room. */
 static void lane_made_room(struct mailbox *mailbox, struct lane *lane)

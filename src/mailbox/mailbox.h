@@ -96,7 +96,7 @@ bool lane_try_send(struct lane *lane, const struct msg *msg) must_check;
  */
 int lane_wait_for_room(struct lane *lane) must_check;
 
-/* ---- The receiver's side. Thread: the mailbox's one receiver. --------------------------------- */
+/* ---- The receiver's side. Thread: the mailbox's one receiver. -------------------------------- */
 
 /* The next message, by ticket. Never blocks. False: all lanes are empty. */
 bool mailbox_take(struct mailbox *mailbox, struct msg *ret_msg) must_check;

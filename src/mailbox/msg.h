@@ -49,6 +49,7 @@ typedef uint8_t actor_id;
 /* ---- The messages -----------------------------------------------------------------------------
  *   kind               payload     from                  to            answered by
  */
+/* clang-format off */
 #define MSG_LIST(X)                                                                                \
     /* The guest touched a device register. The vCPU waits for the answer to a read. Which writes  \
      * are posted and which acknowledged is a property of the register (struct reg_def). */        \
@@ -81,8 +82,9 @@ typedef uint8_t actor_id;
     X(STREAM_END,         stream,     A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
     /* Ask the guest to end by itself: a key press that its init takes for SIGINT. */              \
     X(PRESS_CTRL_ALT_DEL, none,       A_SUPERVISOR,         A_I8042,      NONE)
+/* clang-format on */
 
-/* ---- The payloads ----------------------------------------------------------------------------- */
+/* ---- The payloads ---------------------------------------------------------------------------- */
 
 struct msg_none {
     uint8_t unused;
@@ -116,8 +118,8 @@ struct msg_vcpu_end {
 
 /* A device was taken out of service (NEEDS_RESET): its driver broke the rules. */
 struct msg_broken {
-    uint64_t detail;     /* the offending value */
-    uint32_t fault;      /* enum virtq_fault */
+    uint64_t detail; /* the offending value */
+    uint32_t fault;  /* enum virtq_fault */
     uint16_t queue;
 };
 
@@ -161,7 +163,7 @@ struct msg_stream {
     uint32_t via;        /* enum stream_via */
 };
 
-/* ---- What follows is made from the table ------------------------------------------------------ */
+/* ---- What follows is made from the table ----------------------------------------------------- */
 
 enum msg_kind {
     MSG_NONE,
@@ -172,9 +174,9 @@ enum msg_kind {
 };
 
 struct msg {
-    uint16_t kind; /* enum msg_kind */
-    actor_id from; /* set by lane_try_send() */
-    uint8_t region; /* which of the receiver's register regions (struct msg_io) */
+    uint16_t kind;   /* enum msg_kind */
+    actor_id from;   /* set by lane_try_send() */
+    uint8_t region;  /* which of the receiver's register regions (struct msg_io) */
     uint32_t ticket; /* set by lane_try_send(): the order of sending, see mailbox.h */
     union {
         struct msg_none none;
@@ -195,8 +197,8 @@ _Static_assert(sizeof(struct msg) == 32, "two to a cache line");
 /* One row of MSG_LIST, to be looked at by program. */
 struct msg_rule {
     const char *name;
-    unsigned from;   /* set of A_... */
-    unsigned to;     /* set of A_... */
+    unsigned from; /* set of A_... */
+    unsigned to;   /* set of A_... */
     enum msg_kind answer;
 };
 extern const struct msg_rule msg_rules[MSG_KIND_COUNT];

@@ -9,14 +9,14 @@
 #include <string.h>
 
 enum {
-    MAGIC = 0x74726976,  /* "virt" */
+    MAGIC = 0x74726976, /* "virt" */
     VERSION = 2,
     VENDOR = 0x6d6d7662, /* "bvmm" */
     INTERRUPT_USED_BUFFER = 1,
     INTERRUPT_CONFIG_CHANGE = 2,
 };
 
-/* ---- Reading ---------------------------------------------------------------------------------- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 static struct virtq *selected_queue(struct virtio_mmio *mmio)
 {
@@ -79,7 +79,7 @@ uint64_t virtio_mmio_read(struct virtio_mmio *mmio, uint32_t offset, unsigned wi
     }
 }
 
-/* ---- Status ----------------------------------------------------------------------------------- */
+/* ---- Status ---------------------------------------------------------------------------------- */
 
 static void reset(struct virtio_mmio *mmio)
 {
@@ -136,15 +136,14 @@ static void write_status(struct virtio_mmio *mmio, uint32_t value)
         features_acceptable(mmio)) {
         mmio->status |= VIRTIO_STATUS_FEATURES_OK;
     }
-    if ((added & VIRTIO_STATUS_DRIVER_OK) != 0 &&
-        (mmio->status & VIRTIO_STATUS_FEATURES_OK) != 0 &&
+    if ((added & VIRTIO_STATUS_DRIVER_OK) != 0 && (mmio->status & VIRTIO_STATUS_FEATURES_OK) != 0 &&
         (mmio->status & VIRTIO_STATUS_NEEDS_RESET) == 0) {
         mmio->status |= VIRTIO_STATUS_DRIVER_OK;
         driver_ok(mmio);
     }
 }
 
-/* ---- Writing ---------------------------------------------------------------------------------- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 static void write_driver_features(struct virtio_mmio *mmio, uint32_t value)
 {
@@ -250,7 +249,7 @@ void virtio_mmio_write(struct virtio_mmio *mmio, uint32_t offset, unsigned width
     }
 }
 
-/* ---- For the device --------------------------------------------------------------------------- */
+/* ---- For the device -------------------------------------------------------------------------- */
 
 bool virtio_mmio_queue_live(const struct virtio_mmio *mmio, unsigned queue)
 {

@@ -57,7 +57,7 @@ void virtq_reset(struct virtq *queue)
     memset(queue, 0, sizeof(*queue));
 }
 
-/* ---- Rings ------------------------------------------------------------------------------------ */
+/* ---- Rings ----------------------------------------------------------------------------------- */
 
 /* Where the rings' fields are; the driver's size is fixed by now. */
 static uint64_t avail_bytes(const struct virtq *queue)
@@ -108,7 +108,7 @@ int virtq_activate(struct virtq *queue, const struct guest_memory *memory, bool 
     return 0;
 }
 
-/* ---- Taking a chain apart --------------------------------------------------------------------- */
+/* ---- Taking a chain apart -------------------------------------------------------------------- */
 
 /* One copy of a descriptor; the checks that follow, and the use, are of this copy. */
 static struct descriptor descriptor_copy(const uint8_t *table, unsigned index)
@@ -211,8 +211,7 @@ static int chain_walk(struct virtq *queue, const struct guest_memory *memory, un
     }
 }
 
-int virtq_pop(struct virtq *queue, const struct guest_memory *memory,
-              struct virtq_chain *ret_chain)
+int virtq_pop(struct virtq *queue, const struct guest_memory *memory, struct virtq_chain *ret_chain)
 {
     uint16_t head = 0;
     uint16_t waiting = 0;
@@ -222,7 +221,8 @@ int virtq_pop(struct virtq *queue, const struct guest_memory *memory,
         return 0;
     }
     /* acquire; pairs with the driver's barrier between filling the ring and moving the index */
-    waiting = (uint16_t)(guest_le16_load_acquire(queue->avail_host + AVAIL_IDX) - queue->next_avail);
+    waiting =
+        (uint16_t)(guest_le16_load_acquire(queue->avail_host + AVAIL_IDX) - queue->next_avail);
     if (waiting == 0) {
         return 0;
     }
@@ -252,7 +252,7 @@ void virtq_unpop(struct virtq *queue)
     queue->next_avail--;
 }
 
-/* ---- Handing back ----------------------------------------------------------------------------- */
+/* ---- Handing back ---------------------------------------------------------------------------- */
 
 void virtq_push(struct virtq *queue, uint16_t head, uint32_t written_bytes)
 {
@@ -261,8 +261,8 @@ void virtq_push(struct virtq *queue, uint16_t head, uint32_t written_bytes)
     if (!queue->active) {
         return;
     }
-    elem = queue->used_host + USED_RING +
-           (size_t)USED_ELEM_BYTES * (queue->next_used % queue->size);
+    elem =
+        queue->used_host + USED_RING + (size_t)USED_ELEM_BYTES * (queue->next_used % queue->size);
     guest_le32_store_relaxed(elem, head);
     guest_le32_store_relaxed(elem + 4, written_bytes);
     queue->next_used++;
@@ -303,7 +303,7 @@ bool virtq_want_notification(struct virtq *queue)
     return guest_le16_load_relaxed(queue->avail_host + AVAIL_IDX) != queue->next_avail;
 }
 
-/* ---- Bytes of a chain ------------------------------------------------------------------------- */
+/* ---- Bytes of a chain ------------------------------------------------------------------------ */
 
 static size_t segments_copy(const struct virtq_segment *segments, unsigned count, uint64_t offset,
                             void *out, const void *in, size_t bytes)

@@ -23,6 +23,7 @@
 #define VIRTQ_SEGMENTS_MAX VIRTQ_SIZE_MAX
 
 /* What a driver can do wrong. The report names it. */
+/* clang-format off */
 #define VIRTQ_FAULT_LIST(X)                                                                        \
     X(NONE, "none")                                                                                \
     X(BAD_SIZE, "queue size is not a power of two up to the maximum")                              \
@@ -40,6 +41,7 @@
     X(BUFFER_EMPTY, "a buffer has no bytes")                                                       \
     X(READ_AFTER_WRITE, "a buffer to read comes after one to write")                               \
     X(BAD_REQUEST, "a request is shorter than its header")
+/* clang-format on */
 
 enum virtq_fault {
 #define X(id, text) VIRTQ_FAULT_##id,
@@ -96,8 +98,8 @@ int virtq_activate(struct virtq *queue, const struct guest_memory *memory, bool 
  * virtq_pop - the next request.
  * Return: 1 and *ret_chain filled; 0 if there is none; -EINVAL if the driver broke a rule (fault set).
  */
-int virtq_pop(struct virtq *queue, const struct guest_memory *memory,
-              struct virtq_chain *ret_chain) must_check;
+int virtq_pop(struct virtq *queue, const struct guest_memory *memory, struct virtq_chain *ret_chain)
+    must_check;
 
 /* Take the last virtq_pop() back: it comes again. */
 void virtq_unpop(struct virtq *queue);

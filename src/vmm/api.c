@@ -52,8 +52,7 @@ static int no_memory(struct bvmm_error *error)
     return error_set(error, BVMM_ERROR_MEMORY, -ENOMEM, "out of memory");
 }
 
-/* ---- Running ----------------------------------------------------------------------------------
- */
+/* ---- Running --------------------------------------------------------------------------------- */
 
 static int open_job(const struct bvmm_config *config, struct job *job, struct bvmm_error *error)
 {
@@ -263,8 +262,7 @@ int bvmm_run(const struct bvmm_config *config, struct bvmm_report **ret_report,
     return code;
 }
 
-/* ---- Report -----------------------------------------------------------------------------------
- */
+/* ---- Report ---------------------------------------------------------------------------------- */
 
 const struct bvmm_result *bvmm_report_result(const struct bvmm_report *report)
 {
@@ -333,8 +331,7 @@ void bvmm_report_free(struct bvmm_report *report)
     }
 }
 
-/* ---- The bundled kernel -----------------------------------------------------------------------
- */
+/* ---- The bundled kernel ---------------------------------------------------------------------- */
 
 int bvmm_kernel_bytes(const uint8_t **ret_kernel, size_t *ret_bytes, struct bvmm_error *error)
 {

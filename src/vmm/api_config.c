@@ -14,8 +14,7 @@ static int no_memory(struct bvmm_error *error)
     return error_set(error, BVMM_ERROR_MEMORY, -ENOMEM, "out of memory");
 }
 
-/* ---- Making -----------------------------------------------------------------------------------
- */
+/* ---- Making ---------------------------------------------------------------------------------- */
 
 /* Takes the reference to keys, and the source and base directory of job. */
 static int config_from(json_t *keys, struct job *job, struct bvmm_config **ret_config,
@@ -107,8 +106,7 @@ void bvmm_config_free(struct bvmm_config *config)
     }
 }
 
-/* ---- Setting ----------------------------------------------------------------------------------
- */
+/* ---- Setting --------------------------------------------------------------------------------- */
 
 #define OUTER_KEY_BYTES 64
 
@@ -242,8 +240,7 @@ int bvmm_config_json(const struct bvmm_config *config, char **ret_json, struct b
     return 0;
 }
 
-/* ---- Checking ---------------------------------------------------------------------------------
- */
+/* ---- Checking -------------------------------------------------------------------------------- */
 
 static int add_no_memory(struct job_problems *problems)
 {

@@ -70,8 +70,7 @@ enum exit_status cli_run_status(const struct run_outcome *outcome)
     return EXIT_STATUS_VM;
 }
 
-/* ---- Signals that cancel ----------------------------------------------------------------------
- */
+/* ---- Signals that cancel --------------------------------------------------------------------- */
 
 static struct bvmm_vm *volatile running; /* for the handler, which runs on the main thread */
 
@@ -101,8 +100,7 @@ static void catch_signals(struct bvmm_vm *vm)
     }
 }
 
-/* ---- Messages ---------------------------------------------------------------------------------
- */
+/* ---- Messages -------------------------------------------------------------------------------- */
 
 static void print_error(const struct bvmm_error *err)
 {
@@ -149,8 +147,7 @@ static void print_summary(const struct cli_options *options, const struct bvmm_r
             in_file ? "; report: " : "", in_file ? bvmm_report_path(report) : "");
 }
 
-/* ---- The run ----------------------------------------------------------------------------------
- */
+/* ---- The run --------------------------------------------------------------------------------- */
 
 /* The command line's report path goes before the job's, and starts at the working directory. */
 static int set_report_path(struct bvmm_config *config, const char *path, struct bvmm_error *err)

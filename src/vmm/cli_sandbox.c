@@ -61,10 +61,10 @@ static const char *constant_text(const char *call, const struct policy_arg *arg,
         uint64_t number;
         const char *text;
     } known[] = {
-        {"clock_gettime", 0, CLOCK_MONOTONIC,         "CLOCK_MONOTONIC"        },
+        {"clock_gettime", 0, CLOCK_MONOTONIC, "CLOCK_MONOTONIC"},
         {"clock_gettime", 0, CLOCK_THREAD_CPUTIME_ID, "CLOCK_THREAD_CPUTIME_ID"},
-        {"ioctl",         1, KVM_RUN,                 "KVM_RUN"                },
-        {"tgkill",        2, VCPU_KICK_SIGNAL,        "the kick signal"        },
+        {"ioctl", 1, KVM_RUN, "KVM_RUN"},
+        {"tgkill", 2, VCPU_KICK_SIGNAL, "the kick signal"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(known); i++) {

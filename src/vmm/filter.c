@@ -48,7 +48,7 @@ bool filter_possible(void)
     return FILTER_POSSIBLE != 0;
 }
 
-/* ---- What happens to a forbidden call --------------------------------------------------------- */
+/* ---- What happens to a forbidden call -------------------------------------------------------- */
 
 static struct record *violation_record;
 static _Thread_local uint32_t this_actor;
@@ -82,7 +82,7 @@ int filter_prepare(struct record *record)
     return sigaction(SIGSYS, &action, NULL) < 0 ? -errno : 0;
 }
 
-/* ---- From rows to rules ----------------------------------------------------------------------- */
+/* ---- From rows to rules ---------------------------------------------------------------------- */
 
 /* One rule for each number that the row's named value stands for; at most one argument is named. */
 static int add_rule(scmp_filter_ctx context, const struct policy_rule *rule,

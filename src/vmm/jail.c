@@ -35,7 +35,7 @@ static void stands(struct jail *jail, enum sandbox_layer layer)
     jail->record->sandbox.layers |= 1U << layer;
 }
 
-/* ---- Namespaces ------------------------------------------------------------------------------- */
+/* ---- Namespaces ------------------------------------------------------------------------------ */
 
 static int enter_namespace(struct jail *jail, int flag, enum sandbox_layer layer)
 {
@@ -87,7 +87,7 @@ static int enter_empty_root(struct jail *jail)
     return 0;
 }
 
-/* ---- Privileges ------------------------------------------------------------------------------- */
+/* ---- Privileges ------------------------------------------------------------------------------ */
 
 static int become_nobody(struct jail *jail)
 {
@@ -131,7 +131,7 @@ static int forbid_new_privileges(struct jail *jail)
     return 0;
 }
 
-/* ---- Landlock, limits ------------------------------------------------------------------------- */
+/* ---- Landlock, limits ------------------------------------------------------------------------ */
 
 /* A ruleset that handles all of the first ABI's rights and grants none of them. */
 static int forbid_file_system(struct jail *jail)
@@ -159,10 +159,10 @@ static int limit_resources(struct jail *jail)
         int resource;
         rlim_t limit;
     } limits[] = {
-        {RLIMIT_CORE,     0}, /* a core file would hold the guest's memory */
-        {RLIMIT_FSIZE,    0},
+        {RLIMIT_CORE, 0}, /* a core file would hold the guest's memory */
+        {RLIMIT_FSIZE, 0},
         {RLIMIT_MSGQUEUE, 0},
-        {RLIMIT_MEMLOCK,  0},
+        {RLIMIT_MEMLOCK, 0},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
@@ -176,24 +176,18 @@ static int limit_resources(struct jail *jail)
     return 0;
 }
 
-/* ---- All of it -------------------------------------------------------------------------------- */
+/* ---- All of it ------------------------------------------------------------------------------- */
 
 static const struct layer_step {
     enum sandbox_layer layer;
     int (*enter)(struct jail *jail);
 } steps[] = {
-    {SANDBOX_NET_NAMESPACE,    enter_net            },
-    {SANDBOX_IPC_NAMESPACE,    enter_ipc            },
-    {SANDBOX_UTS_NAMESPACE,    enter_uts            },
-    {SANDBOX_CGROUP_NAMESPACE, enter_cgroup         },
-    {SANDBOX_MOUNT_NAMESPACE,  enter_mount          },
-    {SANDBOX_EMPTY_ROOT,       enter_empty_root     },
-    {SANDBOX_CAPABILITIES,     drop_bounding_set    },
-    {SANDBOX_USER,             become_nobody        },
-    {SANDBOX_CAPABILITIES,     drop_capabilities    },
-    {SANDBOX_NO_NEW_PRIVS,     forbid_new_privileges},
-    {SANDBOX_LANDLOCK,         forbid_file_system   },
-    {SANDBOX_RLIMITS,          limit_resources      },
+    {SANDBOX_NET_NAMESPACE, enter_net},        {SANDBOX_IPC_NAMESPACE, enter_ipc},
+    {SANDBOX_UTS_NAMESPACE, enter_uts},        {SANDBOX_CGROUP_NAMESPACE, enter_cgroup},
+    {SANDBOX_MOUNT_NAMESPACE, enter_mount},    {SANDBOX_EMPTY_ROOT, enter_empty_root},
+    {SANDBOX_CAPABILITIES, drop_bounding_set}, {SANDBOX_USER, become_nobody},
+    {SANDBOX_CAPABILITIES, drop_capabilities}, {SANDBOX_NO_NEW_PRIVS, forbid_new_privileges},
+    {SANDBOX_LANDLOCK, forbid_file_system},    {SANDBOX_RLIMITS, limit_resources},
 };
 
 /* What a person can do about a layer that the host refuses. */

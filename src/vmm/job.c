@@ -158,13 +158,13 @@ void job_record_limits(const struct job *job, struct record_limits *ret_limits)
         .console_bytes = job->limits.console_bytes,
         .stream_bytes =
             {
-                           [STREAM_STDOUT] = job->limits.stdout_bytes,
-                           [STREAM_STDERR] = job->limits.stderr_bytes,
-                           [STREAM_EXIT_CODE] = JOB_EXIT_CODE_LIMIT_BYTES,
-                           [STREAM_CONTROL] = JOB_CONTROL_LIMIT_BYTES,
-                           [STREAM_OUTPUT] = job->limits.output_bytes,
-                           [STREAM_ANNOUNCED] = (uint64_t)MANIFEST_STREAM_BYTES,
-                           },
+                [STREAM_STDOUT] = job->limits.stdout_bytes,
+                [STREAM_STDERR] = job->limits.stderr_bytes,
+                [STREAM_EXIT_CODE] = JOB_EXIT_CODE_LIMIT_BYTES,
+                [STREAM_CONTROL] = JOB_CONTROL_LIMIT_BYTES,
+                [STREAM_OUTPUT] = job->limits.output_bytes,
+                [STREAM_ANNOUNCED] = (uint64_t)MANIFEST_STREAM_BYTES,
+            },
     };
 }
 

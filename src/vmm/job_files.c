@@ -314,10 +314,10 @@ static const char *same_as_input(const struct job *job, const struct stat *targe
         int fd;
         const char *key;
     } inputs[] = {
-        {job->kernel.fd,     "$.kernel_path"},
-        {job->rootfs.fd,     "$.rootfs_path"},
-        {job->initrd.fd,     "$.initrd_path"},
-        {job->stdin_file.fd, "$.stdin_path" },
+        {job->kernel.fd, "$.kernel_path"},
+        {job->rootfs.fd, "$.rootfs_path"},
+        {job->initrd.fd, "$.initrd_path"},
+        {job->stdin_file.fd, "$.stdin_path"},
     };
     struct stat status;
 

@@ -28,8 +28,8 @@
  * supervisor hangs, or that does not die because a thread sits in a host disk's queue.
  */
 #define SETUP_LIMIT_NS (30 * NS_PER_SECOND)
-#define STOP_LIMIT_NS (200 * NS_PER_MS)           /* after the supervisor decided to stop */
-#define TIMEOUT_LIMIT_NS (400 * NS_PER_MS)        /* after the job's deadline */
+#define STOP_LIMIT_NS (200 * NS_PER_MS)    /* after the supervisor decided to stop */
+#define TIMEOUT_LIMIT_NS (400 * NS_PER_MS) /* after the job's deadline */
 #define CANCEL_LIMIT_NS (SUPERVISOR_CANCEL_GRACE_NS + 400 * NS_PER_MS)
 
 struct launcher {
@@ -109,7 +109,7 @@ static void supervise(struct launcher *launcher)
 {
     for (;;) {
         struct pollfd fds[] = {
-            {.fd = launcher->pidfd,     .events = POLLIN},
+            {.fd = launcher->pidfd, .events = POLLIN},
             {.fd = launcher->cancel_fd, .events = POLLIN}, /* -1 is left out by ppoll */
             {.fd = vsock_broker_fd(launcher->job->vsock_broker), .events = POLLIN},
         };
@@ -164,7 +164,7 @@ const char *launcher_phase_text(uint32_t phase)
     return phase < TIME_COUNT ? names[phase] : "running";
 }
 
-/* ---- How it ended ----------------------------------------------------------------------------- */
+/* ---- How it ended ---------------------------------------------------------------------------- */
 
 /* It was killed by us. What it had decided stands; else the reason why we did it. */
 static void explain_own_kill(const struct launcher *launcher)
@@ -192,10 +192,11 @@ static void explain_death(struct record *record, const siginfo_t *info)
 
     if (info->si_code == CLD_EXITED) {
         if (record->outcome.status == RUN_NONE) {
-            (void)snprintf(message, sizeof(message),
-                           "the VM process ended with status %d and without a word; this is a bug in "
-                           "bvmm",
-                           info->si_status);
+            (void)snprintf(
+                message, sizeof(message),
+                "the VM process ended with status %d and without a word; this is a bug in "
+                "bvmm",
+                info->si_status);
             outcome_set(record, RUN_VM_ERROR, BVMM_ERROR_DEVICE, message);
         }
         return;
@@ -207,7 +208,8 @@ static void explain_death(struct record *record, const siginfo_t *info)
     }
     (void)snprintf(message, sizeof(message), "the VM process was killed by signal %d (%s)%s",
                    info->si_status, strsignal(info->si_status),
-                   info->si_status == SIGKILL ? "; by somebody outside, or for want of memory" : "");
+                   info->si_status == SIGKILL ? "; by somebody outside, or for want of memory"
+                                              : "");
     outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_DEVICE, message);
 }
 
@@ -215,8 +217,8 @@ static void reap(struct launcher *launcher, const struct record *layout)
 {
     siginfo_t info = {.si_pid = 0};
     const int flags = WEXITED | (launcher->killed ? WNOHANG : 0);
-    const bool reaped = waitid(P_PIDFD, (id_t)launcher->pidfd, &info, flags) == 0 &&
-                        info.si_pid == launcher->pid;
+    const bool reaped =
+        waitid(P_PIDFD, (id_t)launcher->pidfd, &info, flags) == 0 && info.si_pid == launcher->pid;
 
     launcher->record->time_ns[TIME_VM_PROCESS_END] = clock_monotonic_ns();
     (void)record_check(launcher->record, layout);

@@ -15,15 +15,15 @@ struct stretch {
 };
 
 static const struct stretch stretches[] = {
-    {"launch_ns",       TIME_PROCESS_START,    TIME_VM_PROCESS_START},
-    {"setup_ns",        TIME_VM_PROCESS_START, TIME_SETUP_DONE      },
-    {"boot_to_init_ns", TIME_SETUP_DONE,       TIME_GUEST_INIT      },
-    {"prepare_ns",      TIME_GUEST_INIT,       TIME_COMMAND_START   },
-    {"command_host_ns", TIME_COMMAND_START,    TIME_COMMAND_END     },
-    {"drain_ns",        TIME_COMMAND_END,      TIME_RESULTS_COMPLETE},
-    {"stop_ns",         TIME_STOP_DECIDED,     TIME_ACTORS_STOPPED  },
-    {"teardown_ns",     TIME_STOP_DECIDED,     TIME_VM_PROCESS_END  },
-    {"total_ns",        TIME_PROCESS_START,    TIME_VM_PROCESS_END  },
+    {"launch_ns", TIME_PROCESS_START, TIME_VM_PROCESS_START},
+    {"setup_ns", TIME_VM_PROCESS_START, TIME_SETUP_DONE},
+    {"boot_to_init_ns", TIME_SETUP_DONE, TIME_GUEST_INIT},
+    {"prepare_ns", TIME_GUEST_INIT, TIME_COMMAND_START},
+    {"command_host_ns", TIME_COMMAND_START, TIME_COMMAND_END},
+    {"drain_ns", TIME_COMMAND_END, TIME_RESULTS_COMPLETE},
+    {"stop_ns", TIME_STOP_DECIDED, TIME_ACTORS_STOPPED},
+    {"teardown_ns", TIME_STOP_DECIDED, TIME_VM_PROCESS_END},
+    {"total_ns", TIME_PROCESS_START, TIME_VM_PROCESS_END},
 };
 
 #define NONSENSE "the times recorded make no sense"

@@ -23,8 +23,8 @@
 
 /* What the helper tells the launcher, through a pipe. */
 struct spawn_word {
-    pid_t pid; /* of the child, or 0 */
-    int code;  /* 0 or negative errno */
+    pid_t pid;                /* of the child, or 0 */
+    int code;                 /* 0 or negative errno */
     enum sandbox_layer layer; /* that was refused */
 };
 

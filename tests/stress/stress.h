@@ -79,8 +79,7 @@ static inline uint64_t stress_amount(uint64_t plain, uint64_t least)
     return amount > least ? amount : least;
 }
 
-/* ---- Random numbers: xorshift64*, one state for each thread -----------------------------------
- */
+/* ---- Random numbers: xorshift64*, one state for each thread ---------------------------------- */
 
 static uint64_t stress_seed;
 
@@ -114,8 +113,7 @@ static inline void stress_sleep_ns(uint64_t ns)
     (void)nanosleep(&time, NULL);
 }
 
-/* ---- Watchdog: the process ends, and says in which test, if it takes too long ------------------
- */
+/* ---- Watchdog: the process ends, and says in which test, if it takes too long ---------------- */
 
 static const char *volatile watchdog_test;
 
@@ -147,8 +145,7 @@ static inline void watchdog_stop(void)
     (void)alarm(0);
 }
 
-/* ---- A thread, seen from outside --------------------------------------------------------------
- */
+/* ---- A thread, seen from outside ------------------------------------------------------------- */
 
 struct thread_view {
     char state;                  /* 'R', 'S', 't', ... */

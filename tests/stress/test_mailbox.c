@@ -106,8 +106,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---- Sending and taking -----------------------------------------------------------------------
- */
+/* ---- Sending and taking ---------------------------------------------------------------------- */
 
 /* Differs in every bit that could be torn. */
 static uint32_t check_of(uint64_t value, unsigned sender)
@@ -117,13 +116,11 @@ static uint32_t check_of(uint64_t value, unsigned sender)
 
 static struct msg message(unsigned sender, uint64_t value)
 {
-    return (struct msg){
-        .kind = MSG_IO_WRITE,
-        .region = (uint8_t)value,
-        .io = {.value = value,
-               .offset_bytes = check_of(value, sender),
-               .width_bytes = (uint8_t)(value >> 8)}
-    };
+    return (struct msg){.kind = MSG_IO_WRITE,
+                        .region = (uint8_t)value,
+                        .io = {.value = value,
+                               .offset_bytes = check_of(value, sender),
+                               .width_bytes = (uint8_t)(value >> 8)}};
 }
 
 /* Send the sender's next message, as a vCPU does. */
@@ -238,8 +235,7 @@ static void assert_all_arrived(struct world *w)
     assert_true(w->stats.mailbox_high_water <= w->stats.mailbox_slots);
 }
 
-/* ---- Throughput: nothing lost, doubled, reordered or torn -------------------------------------
- */
+/* ---- Throughput: nothing lost, doubled, reordered or torn ------------------------------------ */
 
 static void eight_senders_lose_nothing(void **state)
 {
@@ -261,8 +257,7 @@ static void eight_senders_lose_nothing(void **state)
                   (unsigned long long)w->stats.wakeups);
 }
 
-/* ---- Full, empty, asleep: in all orders, by chance --------------------------------------------
- */
+/* ---- Full, empty, asleep: in all orders, by chance ------------------------------------------- */
 
 static void spin_for(uint64_t loops)
 {
@@ -360,8 +355,7 @@ static void full_empty_and_asleep_by_chance(void **state)
     assert_int_equal(w->stats.mailbox_high_water, w->stats.mailbox_slots);
 }
 
-/* ---- Order across senders ---------------------------------------------------------------------
- */
+/* ---- Order across senders -------------------------------------------------------------------- */
 
 static struct {
     sem_t turn[SENDERS];
@@ -460,8 +454,7 @@ static void a_token_gives_order(void **state)
     assert_int_equal(w->order, token.count);
 }
 
-/* ---- A sender that is stopped in the middle ---------------------------------------------------
- */
+/* ---- A sender that is stopped in the middle -------------------------------------------------- */
 
 #define VICTIM 0
 #define OTHERS 3
@@ -634,8 +627,7 @@ static void a_frozen_sender_delays_nobody(void **state)
     }
 }
 
-/* ---- Wake-ups ---------------------------------------------------------------------------------
- */
+/* ---- Wake-ups -------------------------------------------------------------------------------- */
 
 static void await_taken(struct sender *s)
 {
@@ -800,8 +792,7 @@ static void no_wakeup_of_a_sender_is_lost(void **state)
     }
 }
 
-/* ---- Quiet ------------------------------------------------------------------------------------
- */
+/* ---- Quiet ----------------------------------------------------------------------------------- */
 
 static uint64_t cpu_ns_of(pthread_t thread)
 {
@@ -877,8 +868,7 @@ static void quiet_costs_nothing(void **state)
     mailbox_free(full);
 }
 
-/* ---- Signals ----------------------------------------------------------------------------------
- */
+/* ---- Signals --------------------------------------------------------------------------------- */
 
 static void kick(int signal)
 {
@@ -939,8 +929,7 @@ static void a_signal_interrupts_waiting_for_room(void **state)
     assert_int_equal(s->stats.wakeups, rounds);
 }
 
-/* ---- Handing over memory ----------------------------------------------------------------------
- */
+/* ---- Handing over memory --------------------------------------------------------------------- */
 
 #define BUFFER_BYTES 256
 

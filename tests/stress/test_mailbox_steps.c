@@ -31,8 +31,7 @@
 #define STACK_BYTES (256 * 1024)
 #define MOST_STEPS 20000 /* if it takes more, something else is wrong */
 
-/* ---- A process that is stepped ----------------------------------------------------------------
- */
+/* ---- A process that is stepped --------------------------------------------------------------- */
 
 enum phase { PHASE_START, PHASE_INSIDE, PHASE_DONE };
 
@@ -141,8 +140,7 @@ static bool run_to_end(struct stepper *s)
     return true;
 }
 
-/* ---- A mailbox --------------------------------------------------------------------------------
- */
+/* ---- A mailbox ------------------------------------------------------------------------------- */
 
 struct world {
     struct actor_stats stats;
@@ -254,8 +252,7 @@ static void do_wait_for_room(void *arg)
     w->code = lane_wait_for_room(w->lanes[VICTIM]);
 }
 
-/* ---- A sender that is stopped -----------------------------------------------------------------
- */
+/* ---- A sender that is stopped ---------------------------------------------------------------- */
 
 /* Stopped at any point of its send, it delays nobody; let go, it arrives. */
 static void a_frozen_sender_delays_nobody(void **state)
@@ -339,8 +336,7 @@ static void a_receiver_that_goes_to_sleep_during_a_send_is_woken(void **state)
     assert_true(slept > 0 && slept < steps);
 }
 
-/* ---- A receiver that is stopped ---------------------------------------------------------------
- */
+/* ---- A receiver that is stopped -------------------------------------------------------------- */
 
 /* A message that comes at any point of its going to sleep. */
 static void a_message_during_the_announcement_is_seen_or_rings(void **state)
@@ -416,8 +412,7 @@ static void order_holds_when_messages_come_during_a_take(void **state)
     assert_true(taken_early > 0);
 }
 
-/* ---- A sender that waits for room, and is stopped ---------------------------------------------
- */
+/* ---- A sender that waits for room, and is stopped -------------------------------------------- */
 
 /* Room comes at any point of its going to sleep: all of it; or half a lane, which is when it is
  * told. */

@@ -20,7 +20,13 @@
 
 #include "actors/actor.h"
 
-enum fixture_actor { FIXTURE_SUPERVISOR, FIXTURE_DEVICE, FIXTURE_VCPU0, FIXTURE_VCPU1, FIXTURE_ACTORS };
+enum fixture_actor {
+    FIXTURE_SUPERVISOR,
+    FIXTURE_DEVICE,
+    FIXTURE_VCPU0,
+    FIXTURE_VCPU1,
+    FIXTURE_ACTORS
+};
 
 struct fixture {
     struct record *record;
@@ -30,7 +36,8 @@ struct fixture {
 
 static inline void fixture_init(struct fixture *fixture, enum actor_class device)
 {
-    const enum actor_class classes[FIXTURE_ACTORS] = {ACTOR_SUPERVISOR, device, ACTOR_VCPU, ACTOR_VCPU};
+    const enum actor_class classes[FIXTURE_ACTORS] = {ACTOR_SUPERVISOR, device, ACTOR_VCPU,
+                                                      ACTOR_VCPU};
     struct record_limits limits = {.console_bytes = 64 * KIB};
     struct bvmm_error err;
 

@@ -38,8 +38,7 @@
 static char dir[] = "/tmp/bvmm-test-api.XXXXXX";
 static bool kvm_works;
 
-/* ---- What there is before and after ------------------------------------------------------------
- */
+/* ---- What there is before and after ---------------------------------------------------------- */
 
 struct stock {
     size_t fds;
@@ -82,8 +81,7 @@ static void assert_nothing_left(const struct stock *before)
     assert_true(fcntl(STDIN_FILENO, F_GETFD) >= 0);
 }
 
-/* ---- Inputs ------------------------------------------------------------------------------------
- */
+/* ---- Inputs ---------------------------------------------------------------------------------- */
 
 static void put_file(const char *name, const void *data, size_t bytes)
 {
@@ -166,8 +164,7 @@ static struct bvmm_vm *good_vm(void)
     return vm;
 }
 
-/* ---- Configurations ----------------------------------------------------------------------------
- */
+/* ---- Configurations -------------------------------------------------------------------------- */
 
 static void assert_json(const struct bvmm_config *config, const char *expected)
 {
@@ -261,12 +258,12 @@ static void bad_texts_are_refused(void **state)
         const char *text;
         const char *message;
     } texts[] = {
-        {"",                     "line 1"                           },
-        {"{",                    "line 1, column 1"                 },
-        {"[1]",                  "$ is an array; expected an object"},
-        {"7",                    "expected an object"               },
-        {"{\"a\": 1, \"a\": 2}", "duplicate"                        },
-        {"{} {}",                "line 1"                           },
+        {"", "line 1"},
+        {"{", "line 1, column 1"},
+        {"[1]", "$ is an array; expected an object"},
+        {"7", "expected an object"},
+        {"{\"a\": 1, \"a\": 2}", "duplicate"},
+        {"{} {}", "line 1"},
     };
     char place;
     struct bvmm_config *const untouched = (void *)&place; /* never looked at */
@@ -357,8 +354,7 @@ static void check_tells_everything(void **state)
     assert_nothing_left(&before);
 }
 
-/* ---- Failing calls -----------------------------------------------------------------------------
- */
+/* ---- Failing calls --------------------------------------------------------------------------- */
 
 static void wrong_configuration(void **state)
 {
@@ -523,8 +519,7 @@ static void refused_sandbox(void **state)
     assert_int_equal(status, 0);
 }
 
-/* ---- The bundled kernel ------------------------------------------------------------------------
- */
+/* ---- The bundled kernel ---------------------------------------------------------------------- */
 
 static void bundled_kernel(void **state)
 {
@@ -573,8 +568,7 @@ static void no_bundled_kernel(void **state)
     assert_nothing_left(&before);
 }
 
-/* ---- Runs --------------------------------------------------------------------------------------
- */
+/* ---- Runs ------------------------------------------------------------------------------------ */
 
 /* What a run of a kernel that is none, or on a host without hardware, ends with. */
 static void assert_result(const struct bvmm_report *report)
@@ -695,8 +689,7 @@ static void two_vms_at_once(void **state)
     assert_nothing_left(&before);
 }
 
-/* ---- A VM process in trouble -------------------------------------------------------------------
- */
+/* ---- A VM process in trouble ----------------------------------------------------------------- */
 
 /* A thread that waits for the VM process of the main thread, and sends it a signal while it starts.
  */
@@ -862,8 +855,7 @@ static void killed_vm_processes_have_reports(void **state)
     assert_nothing_left(&before);
 }
 
-/* ---- Cancelling --------------------------------------------------------------------------------
- */
+/* ---- Cancelling ------------------------------------------------------------------------------ */
 
 static void assert_cancelled_or_done(const struct bvmm_report *report)
 {
@@ -945,14 +937,8 @@ static void cancel_by_a_signal_handler(void **state)
     const struct stock before = take_stock();
     const struct sigaction action = {.sa_handler =
                                          on_alarm}; /* no SA_RESTART: calls are interrupted */
-    const struct itimerval often = {
-        {0, 300},
-        {0, 300}
-    };
-    const struct itimerval never = {
-        {0, 0},
-        {0, 0}
-    };
+    const struct itimerval often = {{0, 300}, {0, 300}};
+    const struct itimerval never = {{0, 0}, {0, 0}};
 
     (void)state;
     assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);

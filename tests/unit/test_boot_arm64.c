@@ -107,7 +107,7 @@ static const void *at(const struct loaded *loaded, uint64_t address, uint64_t by
     return host;
 }
 
-/* ---- The kernel file --------------------------------------------------------------------------- */
+/* ---- The kernel file ------------------------------------------------------------------------- */
 
 static void test_image(void **state)
 {
@@ -139,15 +139,25 @@ static void test_broken_headers(void **state)
         uint64_t value;
         const char *message[2];
     } rows[] = {
-        {offsetof(struct arm64_image_header, flags),       1,              {"flags is 0x1", "little-endian"}  },
-        {offsetof(struct arm64_image_header, flags),       2U << 1,        {"16 KiB", "another page size"}    },
-        {offsetof(struct arm64_image_header, image_size),  0,              {"image_size is 0x0", "3.17"}      },
-        {offsetof(struct arm64_image_header, image_size),  FILE_BYTES - 1, {"image_size is 0x1387", "0x1388"} },
-        {offsetof(struct arm64_image_header, image_size),  RAM_BYTES,      {"image_size", "more memory"}      },
-        {offsetof(struct arm64_image_header, image_size),  UINT64_MAX,     {"image_size", "more memory"}      },
-        {offsetof(struct arm64_image_header, text_offset), 2 * MIB,        {"text_offset is 0x200000", "2 MiB"}},
-        {offsetof(struct arm64_image_header, text_offset), 0x800,          {"text_offset is 0x800", "4 KiB"}  },
-        {offsetof(struct arm64_image_header, text_offset), UINT64_MAX,     {"text_offset is 0xf", "2 MiB"}    },
+        {offsetof(struct arm64_image_header, flags), 1, {"flags is 0x1", "little-endian"}},
+        {offsetof(struct arm64_image_header, flags), 2U << 1, {"16 KiB", "another page size"}},
+        {offsetof(struct arm64_image_header, image_size), 0, {"image_size is 0x0", "3.17"}},
+        {offsetof(struct arm64_image_header, image_size),
+         FILE_BYTES - 1,
+         {"image_size is 0x1387", "0x1388"}},
+        {offsetof(struct arm64_image_header, image_size), RAM_BYTES, {"image_size", "more memory"}},
+        {offsetof(struct arm64_image_header, image_size),
+         UINT64_MAX,
+         {"image_size", "more memory"}},
+        {offsetof(struct arm64_image_header, text_offset),
+         2 * MIB,
+         {"text_offset is 0x200000", "2 MiB"}},
+        {offsetof(struct arm64_image_header, text_offset),
+         0x800,
+         {"text_offset is 0x800", "4 KiB"}},
+        {offsetof(struct arm64_image_header, text_offset),
+         UINT64_MAX,
+         {"text_offset is 0xf", "2 MiB"}},
     };
 
     (void)state;
@@ -177,13 +187,9 @@ static void test_page_sizes(void **state)
         uint64_t mmfr0;
         bool taken;
     } rows[] = {
-        {0, MMFR0_16K_ONLY, true }, /* not said */
-        {1, MMFR0_4K_64K,   true },
-        {1, MMFR0_16K_ONLY, false},
-        {2, MMFR0_4K_64K,   false},
-        {2, MMFR0_16K_ONLY, true },
-        {3, MMFR0_4K_64K,   true },
-        {3, MMFR0_16K_ONLY, false},
+        {0, MMFR0_16K_ONLY, true}, /* not said */
+        {1, MMFR0_4K_64K, true},   {1, MMFR0_16K_ONLY, false}, {2, MMFR0_4K_64K, false},
+        {2, MMFR0_16K_ONLY, true}, {3, MMFR0_4K_64K, true},    {3, MMFR0_16K_ONLY, false},
     };
 
     (void)state;
@@ -208,13 +214,13 @@ static void test_other_files(void **state)
         size_t count;
         const char *message;
     } rows[] = {
-        {"\177ELF\2\1\1",       8, "arch/arm64/boot/Image"  },
-        {"\x1f\x8b\x08",        4, "gunzip"                 },
-        {"\x28\xb5\x2f\xfd",    4, "unzstd"                 },
-        {"MZ\0\0zimg",          8, "compressed EFI program" },
-        {"MZ",                  2, "a PE (EFI) program"     },
-        {"hello",               5, "begin with 68 65 6c 6c" },
-        {"",                    1, "begin with 00 00 00 00" },
+        {"\177ELF\2\1\1", 8, "arch/arm64/boot/Image"},
+        {"\x1f\x8b\x08", 4, "gunzip"},
+        {"\x28\xb5\x2f\xfd", 4, "unzstd"},
+        {"MZ\0\0zimg", 8, "compressed EFI program"},
+        {"MZ", 2, "a PE (EFI) program"},
+        {"hello", 5, "begin with 68 65 6c 6c"},
+        {"", 1, "begin with 00 00 00 00"},
     };
     struct small_image image;
     struct loaded loaded;
@@ -265,8 +271,8 @@ static void test_damaged_at_random(void **state)
         if (loaded.ret == 0) {
             taken++;
             assert_true(loaded.boot.kernel.base.v >= ARM64_KERNEL);
-            assert_non_null(guest_memory_at(&loaded.memory, loaded.boot.kernel.base,
-                                            loaded.boot.kernel.bytes));
+            assert_non_null(
+                guest_memory_at(&loaded.memory, loaded.boot.kernel.base, loaded.boot.kernel.bytes));
         } else {
             assert_int_equal(loaded.err.kind, BVMM_ERROR_KERNEL_LOAD);
             assert_int_not_equal(loaded.err.message[0], '\0');
@@ -276,7 +282,7 @@ static void test_damaged_at_random(void **state)
     assert_in_range(taken, 1, FUZZ_ROUNDS - 1);
 }
 
-/* ---- Initrd and command line ------------------------------------------------------------------- */
+/* ---- Initrd and command line ----------------------------------------------------------------- */
 
 static int node(const void *fdt, const char *path)
 {
@@ -330,7 +336,7 @@ static void test_initrd(void **state)
     static const uint8_t first[] = "first";
     static const uint8_t second[] = "second!";
     const struct arch_blob parts[] = {
-        {"a", first,  -1, 5},
+        {"a", first, -1, 5},
         {"b", second, -1, 7},
     };
     struct small_image image;
@@ -404,7 +410,7 @@ static void test_cmdline(void **state)
     assert_string_equal(same, "a -- b");
 }
 
-/* ---- The device tree --------------------------------------------------------------------------- */
+/* ---- The device tree ------------------------------------------------------------------------- */
 
 /* Build the tree of a machine into a buffer of the size that it has in guest memory. */
 static void *tree(const struct arm64_machine *machine, unsigned virtio_count)
@@ -628,15 +634,15 @@ static void test_tree_that_does_not_fit(void **state)
     assert_non_null(small);
     assert_in_range(needed, 1024, ARM64_FDT_BYTES_MAX / 2); /* the largest tree has room to spare */
     for (size_t bytes = 0; bytes < 1024; bytes += 4) {
-        assert_int_equal(arm64_fdt_build(&machine, ram, (struct guest_range){0}, &request, small,
-                                         bytes, &err),
-                         -ENOMEM);
+        assert_int_equal(
+            arm64_fdt_build(&machine, ram, (struct guest_range){0}, &request, small, bytes, &err),
+            -ENOMEM);
         assert_int_equal(err.kind, BVMM_ERROR_BOOT);
     }
     free(small);
 }
 
-/* ---- The machine -------------------------------------------------------------------------------- */
+/* ---- The machine ----------------------------------------------------------------------------- */
 
 static void test_platform(void **state)
 {

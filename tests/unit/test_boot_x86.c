@@ -147,21 +147,21 @@ static void test_mptable(void **state)
 static struct cpuid_table supported_intel(void)
 {
     static const struct kvm_cpuid_entry2 entries[] = {
-        {.function = 0,       .eax = 0x1f,       .ebx = 0x756e6547,                   .ecx = 0x6c65746e, .edx = 0x49656e69},
-        {.function = 1,  .ebx = 0x07400800,                   .ecx = 0x7fffffff,                                          .edx = 0xffffffff},
-        {.function = 4,  .index = 0,.flags = SUBLEAVES,.eax = 0xfc004121},
-        {.function = 4,        .index = 1,                        .flags = SUBLEAVES,                                                                 .eax = 0xfc004143},
-        {.function = 4,       .index = 2,       .flags = SUBLEAVES, .eax = 0xfc1fc163},
-        {.function = 4,                   .index = 3,                        .flags = SUBLEAVES,                                           .eax = 0},
-        {.function = 6,  .eax = 0                  },
-        {.function = 7, .index = 0,.flags = SUBLEAVES,                                          .ebx = 0xffffffff, .ecx = 0xffffffff},
-        {.function = 0xb,          .index = 0,         .flags = SUBLEAVES,.eax = 1, .ebx = 2, .ecx = 0x100},
-        {.function = 0x12, .index = 0,               .flags = SUBLEAVES,                                .eax = 1},
-        {.function = 0x1f,     .index = 0,   .flags = SUBLEAVES,.eax = 1, .ebx = 2, .ecx = 0x100},
-        {.function = 0x40000000,           .eax = 0x40000001,                .ebx = 0x4b4d564b           },
-        {.function = 0x40000001,         .eax = 0xffffffff},
-        {.function = 0x80000001,    .ecx = 0x121,       .edx = 0x2c100800                                                  },
-        {.function = 0x80000008,           .eax = 0x302e,                .ecx = 0},
+        {.function = 0, .eax = 0x1f, .ebx = 0x756e6547, .ecx = 0x6c65746e, .edx = 0x49656e69},
+        {.function = 1, .ebx = 0x07400800, .ecx = 0x7fffffff, .edx = 0xffffffff},
+        {.function = 4, .index = 0, .flags = SUBLEAVES, .eax = 0xfc004121},
+        {.function = 4, .index = 1, .flags = SUBLEAVES, .eax = 0xfc004143},
+        {.function = 4, .index = 2, .flags = SUBLEAVES, .eax = 0xfc1fc163},
+        {.function = 4, .index = 3, .flags = SUBLEAVES, .eax = 0},
+        {.function = 6, .eax = 0},
+        {.function = 7, .index = 0, .flags = SUBLEAVES, .ebx = 0xffffffff, .ecx = 0xffffffff},
+        {.function = 0xb, .index = 0, .flags = SUBLEAVES, .eax = 1, .ebx = 2, .ecx = 0x100},
+        {.function = 0x12, .index = 0, .flags = SUBLEAVES, .eax = 1},
+        {.function = 0x1f, .index = 0, .flags = SUBLEAVES, .eax = 1, .ebx = 2, .ecx = 0x100},
+        {.function = 0x40000000, .eax = 0x40000001, .ebx = 0x4b4d564b},
+        {.function = 0x40000001, .eax = 0xffffffff},
+        {.function = 0x80000001, .ecx = 0x121, .edx = 0x2c100800},
+        {.function = 0x80000008, .eax = 0x302e, .ecx = 0},
     };
     struct cpuid_table table = {.count = ARRAY_SIZE(entries)};
 
@@ -172,14 +172,14 @@ static struct cpuid_table supported_intel(void)
 static struct cpuid_table supported_amd(void)
 {
     static const struct kvm_cpuid_entry2 entries[] = {
-        {.function = 0,          .eax = 0x10,   .ebx = 0x68747541,         .ecx = 0x444d4163,              .edx = 0x69746e65},
-        {.function = 1,                      .ebx = 0x07400800,                       .ecx = 0x7fffffff,          .edx = 0xffffffff},
-        {.function = 0x80000001,                      .ecx = 0xffffffff,              .edx = 0x2fd3fbff},
-        {.function = 0x80000008, .eax = 0x3030, .ecx = 0x703f            },
-        {.function = 0x8000000a,              .eax = 1             },
-        {.function = 0x8000001d,         .index = 0,                      .flags = SUBLEAVES,     .eax = 0x4121},
-        {.function = 0x8000001d,        .index = 3,                     .flags = SUBLEAVES,                      .eax = 0x3c163                              },
-        {.function = 0x8000001e,         .eax = 77,                      .ebx = 0x0107,    .ecx = 0x0301                },
+        {.function = 0, .eax = 0x10, .ebx = 0x68747541, .ecx = 0x444d4163, .edx = 0x69746e65},
+        {.function = 1, .ebx = 0x07400800, .ecx = 0x7fffffff, .edx = 0xffffffff},
+        {.function = 0x80000001, .ecx = 0xffffffff, .edx = 0x2fd3fbff},
+        {.function = 0x80000008, .eax = 0x3030, .ecx = 0x703f},
+        {.function = 0x8000000a, .eax = 1},
+        {.function = 0x8000001d, .index = 0, .flags = SUBLEAVES, .eax = 0x4121},
+        {.function = 0x8000001d, .index = 3, .flags = SUBLEAVES, .eax = 0x3c163},
+        {.function = 0x8000001e, .eax = 77, .ebx = 0x0107, .ecx = 0x0301},
     };
     struct cpuid_table table = {.count = ARRAY_SIZE(entries)};
 
@@ -328,16 +328,16 @@ static void test_cmdline(void **state)
         unsigned devices;
         const char *expected;
     } rows[] = {
-        {"quiet",             0, "quiet"                                                                      },
-        {"",                  0, ""                                                                           },
-        {"quiet",             2, "quiet virtio_mmio.device=4K@0xc0001000:5 virtio_mmio.device=4K@0xc0002000:6"},
-        {"",                  1, "virtio_mmio.device=4K@0xc0001000:5"                                         },
-        {"a -- b c",          1, "a virtio_mmio.device=4K@0xc0001000:5 -- b c"                                },
-        {"a --",              1, "a virtio_mmio.device=4K@0xc0001000:5 --"                                    },
-        {"-- b",              1, "virtio_mmio.device=4K@0xc0001000:5 -- b"                                    },
-        {"a --b c--",         1, "a --b c-- virtio_mmio.device=4K@0xc0001000:5"                               },
-        {"a=\"x -- y\" -- b", 1, "a=\"x -- y\" virtio_mmio.device=4K@0xc0001000:5 -- b"                       },
-        {"a -- b",            0, "a -- b"                                                                     },
+        {"quiet", 0, "quiet"},
+        {"", 0, ""},
+        {"quiet", 2, "quiet virtio_mmio.device=4K@0xc0001000:5 virtio_mmio.device=4K@0xc0002000:6"},
+        {"", 1, "virtio_mmio.device=4K@0xc0001000:5"},
+        {"a -- b c", 1, "a virtio_mmio.device=4K@0xc0001000:5 -- b c"},
+        {"a --", 1, "a virtio_mmio.device=4K@0xc0001000:5 --"},
+        {"-- b", 1, "virtio_mmio.device=4K@0xc0001000:5 -- b"},
+        {"a --b c--", 1, "a --b c-- virtio_mmio.device=4K@0xc0001000:5"},
+        {"a=\"x -- y\" -- b", 1, "a=\"x -- y\" virtio_mmio.device=4K@0xc0001000:5 -- b"},
+        {"a -- b", 0, "a -- b"},
     };
     char text[2048];
 

@@ -25,7 +25,16 @@
 #define CALLS_MAX 600
 
 /* Numbers that no test has open by chance. */
-enum { FD_DOORBELL = 900, FD_OTHER_DOORBELL, FD_IRQ, FD_IMAGE, FD_VCPU, FD_TIMER, FD_SIGNALS, FD_WRONG };
+enum {
+    FD_DOORBELL = 900,
+    FD_OTHER_DOORBELL,
+    FD_IRQ,
+    FD_IMAGE,
+    FD_VCPU,
+    FD_TIMER,
+    FD_SIGNALS,
+    FD_WRONG
+};
 #define FAKE_PID 4242
 
 static struct record *record;
@@ -112,7 +121,7 @@ static void assert_killed(enum actor_class class, const struct attempt *attempt,
 static void test_every_other_call_kills(void **state)
 {
     (void)state;
-    for (unsigned class = 0; class < ACTOR_CLASS_COUNT; class++) {
+    for (unsigned class = 0; class < ACTOR_CLASS_COUNT; class ++) {
         unsigned tried = 0;
 
         for (long call = 0; call < CALLS_MAX; call++) {
@@ -121,11 +130,11 @@ static void test_every_other_call_kills(void **state)
             const struct attempt attempt = {.call = call, .args = {FD_WRONG}};
 
             free(name);
-            if (!known || in_policy((enum actor_class)class, call)) {
+            if (!known || in_policy((enum actor_class) class, call)) {
                 continue;
             }
             /* acct is how the handler itself ends the process: it kills without being noted */
-            assert_killed((enum actor_class)class, &attempt, call != SYS_acct);
+            assert_killed((enum actor_class) class, &attempt, call != SYS_acct);
             tried++;
         }
         assert_true(tried > 250);
@@ -139,11 +148,11 @@ static void test_x32_calls_kill(void **state)
 
     (void)state;
 #ifdef __x86_64__
-    for (unsigned class = 0; class < ACTOR_CLASS_COUNT; class++) {
+    for (unsigned class = 0; class < ACTOR_CLASS_COUNT; class ++) {
         for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
             const struct attempt attempt = {.call = calls[i] | X32_BIT, .args = {FD_DOORBELL}};
 
-            assert_killed((enum actor_class)class, &attempt, false);
+            assert_killed((enum actor_class) class, &attempt, false);
             assert_int_equal(record->violation.seen, 1);
         }
     }
@@ -161,24 +170,24 @@ static void test_wrong_arguments_kill(void **state)
         enum actor_class class;
         struct attempt attempt;
     } cases[] = {
-        {ACTOR_SERIAL,     {SYS_read, {FD_WRONG}}                                  },
-        {ACTOR_SERIAL,     {SYS_read, {FD_OTHER_DOORBELL}}                         },
-        {ACTOR_SERIAL,     {SYS_write, {FD_WRONG}}                                 },
-        {ACTOR_SERIAL,     {SYS_write, {1}}                                        },
-        {ACTOR_SERIAL,     {SYS_clock_gettime, {CLOCK_REALTIME}}                   },
-        {ACTOR_I8042,      {SYS_read, {0}}                                         },
-        {ACTOR_I8042,      {SYS_write, {FD_IMAGE}}                                 },
-        {ACTOR_BLK,        {SYS_preadv, {FD_WRONG}}                                },
-        {ACTOR_BLK,        {SYS_write, {FD_IMAGE}}                                 },
-        {ACTOR_BLK,        {SYS_read, {FD_IMAGE}}                                  },
-        {ACTOR_VCPU,       {SYS_ioctl, {FD_VCPU, KVM_SET_REGS}}                    },
-        {ACTOR_VCPU,       {SYS_ioctl, {FD_WRONG, KVM_RUN}}                        },
-        {ACTOR_VCPU,       {SYS_ioctl, {FD_VCPU, KVM_SET_USER_MEMORY_REGION}}      },
-        {ACTOR_VCPU,       {SYS_read, {FD_IRQ}}                                    },
-        {ACTOR_SUPERVISOR, {SYS_tgkill, {1, 1, SIGUSR1}}                           },
-        {ACTOR_SUPERVISOR, {SYS_tgkill, {FAKE_PID, 1, SIGKILL}}                    },
-        {ACTOR_SUPERVISOR, {SYS_timerfd_settime, {FD_WRONG}}                       },
-        {ACTOR_SUPERVISOR, {SYS_read, {FD_WRONG}}                                  },
+        {ACTOR_SERIAL, {SYS_read, {FD_WRONG}}},
+        {ACTOR_SERIAL, {SYS_read, {FD_OTHER_DOORBELL}}},
+        {ACTOR_SERIAL, {SYS_write, {FD_WRONG}}},
+        {ACTOR_SERIAL, {SYS_write, {1}}},
+        {ACTOR_SERIAL, {SYS_clock_gettime, {CLOCK_REALTIME}}},
+        {ACTOR_I8042, {SYS_read, {0}}},
+        {ACTOR_I8042, {SYS_write, {FD_IMAGE}}},
+        {ACTOR_BLK, {SYS_preadv, {FD_WRONG}}},
+        {ACTOR_BLK, {SYS_write, {FD_IMAGE}}},
+        {ACTOR_BLK, {SYS_read, {FD_IMAGE}}},
+        {ACTOR_VCPU, {SYS_ioctl, {FD_VCPU, KVM_SET_REGS}}},
+        {ACTOR_VCPU, {SYS_ioctl, {FD_WRONG, KVM_RUN}}},
+        {ACTOR_VCPU, {SYS_ioctl, {FD_VCPU, KVM_SET_USER_MEMORY_REGION}}},
+        {ACTOR_VCPU, {SYS_read, {FD_IRQ}}},
+        {ACTOR_SUPERVISOR, {SYS_tgkill, {1, 1, SIGUSR1}}},
+        {ACTOR_SUPERVISOR, {SYS_tgkill, {FAKE_PID, 1, SIGKILL}}},
+        {ACTOR_SUPERVISOR, {SYS_timerfd_settime, {FD_WRONG}}},
+        {ACTOR_SUPERVISOR, {SYS_read, {FD_WRONG}}},
     };
 
     (void)state;
@@ -194,13 +203,13 @@ static void test_right_arguments_pass(void **state)
         enum actor_class class;
         struct attempt attempt;
     } cases[] = {
-        {ACTOR_SERIAL,     {SYS_read, {FD_DOORBELL}}                 },
-        {ACTOR_SERIAL,     {SYS_write, {FD_IRQ}}                     },
-        {ACTOR_I8042,      {SYS_write, {FD_OTHER_DOORBELL}}          },
-        {ACTOR_BLK,        {SYS_preadv, {FD_IMAGE}}                  },
-        {ACTOR_VCPU,       {SYS_ioctl, {FD_VCPU, KVM_RUN}}           },
-        {ACTOR_SUPERVISOR, {SYS_tgkill, {FAKE_PID, 1, SIGUSR1}}      },
-        {ACTOR_SUPERVISOR, {SYS_timerfd_settime, {FD_TIMER}}         },
+        {ACTOR_SERIAL, {SYS_read, {FD_DOORBELL}}},
+        {ACTOR_SERIAL, {SYS_write, {FD_IRQ}}},
+        {ACTOR_I8042, {SYS_write, {FD_OTHER_DOORBELL}}},
+        {ACTOR_BLK, {SYS_preadv, {FD_IMAGE}}},
+        {ACTOR_VCPU, {SYS_ioctl, {FD_VCPU, KVM_RUN}}},
+        {ACTOR_SUPERVISOR, {SYS_tgkill, {FAKE_PID, 1, SIGUSR1}}},
+        {ACTOR_SUPERVISOR, {SYS_timerfd_settime, {FD_TIMER}}},
     };
 
     (void)state;
@@ -212,18 +221,18 @@ static void test_right_arguments_pass(void **state)
 /* The goal of the design: few calls each, and a small union. */
 static void test_policies_are_small(void **state)
 {
-    static const unsigned most[ACTOR_CLASS_COUNT] = {[ACTOR_SUPERVISOR] = 14, [ACTOR_VCPU] = 8,
-                                                     [ACTOR_SERIAL] = 8,      [ACTOR_I8042] = 8,
-                                                     [ACTOR_BLK] = 8,         [ACTOR_VSOCK] = 14};
+    static const unsigned most[ACTOR_CLASS_COUNT] = {
+        [ACTOR_SUPERVISOR] = 14, [ACTOR_VCPU] = 8, [ACTOR_SERIAL] = 8,
+        [ACTOR_I8042] = 8,       [ACTOR_BLK] = 8,  [ACTOR_VSOCK] = 14};
     bool in_union[CALLS_MAX] = {false};
     unsigned union_count = 0;
 
     (void)state;
-    for (unsigned class = 0; class < ACTOR_CLASS_COUNT; class++) {
+    for (unsigned class = 0; class < ACTOR_CLASS_COUNT; class ++) {
         unsigned calls = 0;
 
         for (long call = 0; call < CALLS_MAX; call++) {
-            if (in_policy((enum actor_class)class, call)) {
+            if (in_policy((enum actor_class) class, call)) {
                 calls++;
                 union_count += in_union[call] ? 0 : 1;
                 in_union[call] = true;
@@ -236,14 +245,31 @@ static void test_policies_are_small(void **state)
 
 static void test_no_policy_has_what_attackers_want(void **state)
 {
-    static const char *const never[] = {
-        "open",   "openat",  "openat2", "execve",   "execveat",         "clone",
-        "clone3", "fork",    "vfork",   "kill",     "ptrace",           "process_vm_readv",
-        "mmap",   "mprotect", "bpf",    "unshare",  "process_vm_writev", "setns",
-        "mount",  "prctl",   "seccomp", "memfd_create"};
+    static const char *const never[] = {"open",
+                                        "openat",
+                                        "openat2",
+                                        "execve",
+                                        "execveat",
+                                        "clone",
+                                        "clone3",
+                                        "fork",
+                                        "vfork",
+                                        "kill",
+                                        "ptrace",
+                                        "process_vm_readv",
+                                        "mmap",
+                                        "mprotect",
+                                        "bpf",
+                                        "unshare",
+                                        "process_vm_writev",
+                                        "setns",
+                                        "mount",
+                                        "prctl",
+                                        "seccomp",
+                                        "memfd_create"};
 
     (void)state;
-    for (unsigned class = 0; class < ACTOR_CLASS_COUNT; class++) {
+    for (unsigned class = 0; class < ACTOR_CLASS_COUNT; class ++) {
         const struct policy *policy = actor_defs[class].policy;
 
         for (unsigned i = 0; i < policy->rule_count; i++) {
@@ -258,8 +284,10 @@ static void test_no_policy_has_what_attackers_want(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_right_arguments_pass),  cmocka_unit_test(test_wrong_arguments_kill),
-        cmocka_unit_test(test_every_other_call_kills), cmocka_unit_test(test_x32_calls_kill),
+        cmocka_unit_test(test_right_arguments_pass),
+        cmocka_unit_test(test_wrong_arguments_kill),
+        cmocka_unit_test(test_every_other_call_kills),
+        cmocka_unit_test(test_x32_calls_kill),
         cmocka_unit_test(test_policies_are_small),
         cmocka_unit_test(test_no_policy_has_what_attackers_want),
     };

@@ -21,7 +21,7 @@
 #define HIGH_BYTES (64 * KIB)
 
 static const struct guest_range two_ranges[] = {
-    {{LOW_BASE},  LOW_BYTES },
+    {{LOW_BASE}, LOW_BYTES},
     {{HIGH_BASE}, HIGH_BYTES},
 };
 
@@ -48,26 +48,26 @@ static void test_bounds(void **state)
         uint64_t bytes;
         bool inside;
     } rows[] = {
-        {LOW_BASE,                   1,             true },
-        {LOW_BASE,                   LOW_BYTES,     true },
-        {LOW_BASE,                   LOW_BYTES + 1, false},
-        {LOW_BASE - 1,               1,             false},
-        {LOW_BASE - 1,               2,             false},
-        {LOW_BASE + LOW_BYTES - 1,   1,             true },
-        {LOW_BASE + LOW_BYTES - 1,   2,             false},
-        {LOW_BASE + LOW_BYTES,       0,             false},
-        {LOW_BASE + LOW_BYTES,       1,             false},
-        {LOW_BASE,                   0,             true },
-        {HIGH_BASE,                  HIGH_BYTES,    true },
-        {HIGH_BASE + HIGH_BYTES - 8, 8,             true },
-        {HIGH_BASE + HIGH_BYTES - 8, 9,             false},
-        {LOW_BASE,                   HIGH_BASE,     false}, /* from one region into the other */
-        {LOW_BASE + 1,               UINT64_MAX,    false}, /* wraps */
-        {UINT64_MAX,                 1,             false},
-        {UINT64_MAX,                 2,             false},
-        {UINT64_MAX - 7,             LOW_BASE + 16, false},
-        {0,                          0,             false},
-        {0,                          UINT64_MAX,    false},
+        {LOW_BASE, 1, true},
+        {LOW_BASE, LOW_BYTES, true},
+        {LOW_BASE, LOW_BYTES + 1, false},
+        {LOW_BASE - 1, 1, false},
+        {LOW_BASE - 1, 2, false},
+        {LOW_BASE + LOW_BYTES - 1, 1, true},
+        {LOW_BASE + LOW_BYTES - 1, 2, false},
+        {LOW_BASE + LOW_BYTES, 0, false},
+        {LOW_BASE + LOW_BYTES, 1, false},
+        {LOW_BASE, 0, true},
+        {HIGH_BASE, HIGH_BYTES, true},
+        {HIGH_BASE + HIGH_BYTES - 8, 8, true},
+        {HIGH_BASE + HIGH_BYTES - 8, 9, false},
+        {LOW_BASE, HIGH_BASE, false},      /* from one region into the other */
+        {LOW_BASE + 1, UINT64_MAX, false}, /* wraps */
+        {UINT64_MAX, 1, false},
+        {UINT64_MAX, 2, false},
+        {UINT64_MAX - 7, LOW_BASE + 16, false},
+        {0, 0, false},
+        {0, UINT64_MAX, false},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -170,13 +170,13 @@ static void test_guard_pages(void **state)
 static void test_bad_layouts_are_refused(void **state)
 {
     static const struct guest_range rows[][2] = {
-        {{{0}, 0},         {{MIB}, MIB}                  }, /* empty */
-        {{{0}, MIB + 1},   {{2 * MIB}, MIB}              }, /* half a page */
-        {{{1}, MIB},       {{2 * MIB}, MIB}              }, /* not page-aligned */
-        {{{0}, 2 * MIB},   {{MIB}, MIB}                  }, /* overlap */
-        {{{4 * MIB}, MIB}, {{0}, MIB}                    }, /* descending */
-        {{{0}, MIB},       {{UINT64_MAX - 4095}, 2 * MIB}}, /* wraps */
-        {{{0}, MIB},       {{MIB}, (uint64_t)1 << 63}    }, /* more than there is */
+        {{{0}, 0}, {{MIB}, MIB}},                     /* empty */
+        {{{0}, MIB + 1}, {{2 * MIB}, MIB}},           /* half a page */
+        {{{1}, MIB}, {{2 * MIB}, MIB}},               /* not page-aligned */
+        {{{0}, 2 * MIB}, {{MIB}, MIB}},               /* overlap */
+        {{{4 * MIB}, MIB}, {{0}, MIB}},               /* descending */
+        {{{0}, MIB}, {{UINT64_MAX - 4095}, 2 * MIB}}, /* wraps */
+        {{{0}, MIB}, {{MIB}, (uint64_t)1 << 63}},     /* more than there is */
     };
     struct guest_memory memory;
     struct bvmm_error err;

@@ -241,9 +241,8 @@ static int exit_code(const struct found *found)
 
 static void test_exit_codes(void **state)
 {
-    struct found found = run(&(struct plan){
-        .args = {"sh", "-c", "echo out; echo err >&2; exit 3"}
-    });
+    struct found found =
+        run(&(struct plan){.args = {"sh", "-c", "echo out; echo err >&2; exit 3"}});
 
     (void)state;
     assert_int_equal(found.prepared, 0);
@@ -251,9 +250,7 @@ static void test_exit_codes(void **state)
     assert_string_equal(found.out, "out\n");
     assert_string_equal(found.err, "err\n");
     assert_int_equal(found.left_over, 0);
-    found = run(&(struct plan){
-        .args = {"sh", "-c", "kill -9 $$"}
-    });
+    found = run(&(struct plan){.args = {"sh", "-c", "kill -9 $$"}});
     assert_int_equal(exit_code(&found), 137);
     assert_true(WIFSIGNALED(found.end.wait_status));
     found = run(&(struct plan){.args = {"true"}});
@@ -285,19 +282,15 @@ static void test_what_cannot_be_run(void **state)
 /* The time of the preparation, and of what init does between it and go, is outside. */
 static void test_window(void **state)
 {
-    struct found found = run(&(struct plan){
-        .args = {"sleep", "0.2"},
-          .pause_ms = 300
-    });
+    struct found found = run(&(struct plan){.args = {"sleep", "0.2"}, .pause_ms = 300});
     uint64_t window_ns = found.end.boottime_ns - found.end.start_boottime_ns;
 
     (void)state;
     assert_true(found.end.start_boottime_ns >= found.go_ns);
     assert_true(window_ns >= 200 * NS_PER_MS);
     assert_true(window_ns < 480 * NS_PER_MS);
-    found = run(&(struct plan){
-        .args = {"sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"}
-    });
+    found = run(
+        &(struct plan){.args = {"sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"}});
     assert_true(found.end.user_ns > NS_PER_MS);
     assert_true(found.end.peak_rss_bytes > 100 * KIB);
 }
@@ -308,8 +301,7 @@ static void test_nothing_is_left(void **state)
     struct found found = run(&(struct plan){
         .args = {"sh", "-c",
                  "(sleep 0.05 &) ; (setsid sleep 100 &) ; (trap '' TERM; sleep 100) & "
-                 "sleep 0.2; exit 5"}
-    });
+                 "sleep 0.2; exit 5"}});
 
     (void)state;
     assert_int_equal(exit_code(&found), 5);
@@ -320,8 +312,7 @@ static void test_termination_is_passed_on(void **state)
 {
     struct found found = run(&(struct plan){
         .args = {"sh", "-c", "trap 'echo term; exit 7' TERM; kill -INT 1; sleep 20 & wait"},
-        .grace_ms = 5000
-    });
+        .grace_ms = 5000});
     uint64_t window_ns = found.end.boottime_ns - found.end.start_boottime_ns;
 
     (void)state;
@@ -332,8 +323,7 @@ static void test_termination_is_passed_on(void **state)
     found = run(&(struct plan){
         .args = {"sh", "-c",
                  "trap '' TERM; kill -TERM 1; while true; do (sleep 0.02 &); sleep 0.03; done"},
-        .grace_ms = 300
-    });
+        .grace_ms = 300});
     window_ns = found.end.boottime_ns - found.end.start_boottime_ns;
     assert_int_equal(exit_code(&found), 137);
     assert_true(window_ns >= 300 * NS_PER_MS);
@@ -345,26 +335,19 @@ static void test_termination_is_passed_on(void **state)
  * namespace's, where only "self" can be found. */
 static void test_clean_start(void **state)
 {
-    struct found found = run(&(struct plan){
-        .args = {"grep", "-hE", "^Sig(Blk|Ign)", "/proc/self/status"}
-    });
+    struct found found =
+        run(&(struct plan){.args = {"grep", "-hE", "^Sig(Blk|Ign)", "/proc/self/status"}});
     int pid = 0;
     int session = 1;
     char *rest;
 
     (void)state;
     assert_string_equal(found.out, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
-    found = run(&(struct plan){
-        .args = {"ls", "/proc/self/fd"}
-    });
+    found = run(&(struct plan){.args = {"ls", "/proc/self/fd"}});
     assert_string_equal(found.out, "0\n1\n2\n3\n"); /* 3 is what ls reads */
-    found = run(&(struct plan){
-        .args = {"sh", "-c", "umask; ulimit -S -n"}
-    });
+    found = run(&(struct plan){.args = {"sh", "-c", "umask; ulimit -S -n"}});
     assert_string_equal(found.out, "0022\n1024\n");
-    found = run(&(struct plan){
-        .args = {"cat", "/proc/self/stat"}
-    });
+    found = run(&(struct plan){.args = {"cat", "/proc/self/stat"}});
     pid = atoi(found.out);
     rest = strrchr(found.out, ')');
     assert_non_null(rest);
@@ -381,10 +364,9 @@ static void test_user(void **state)
         skip(); /* only root can become somebody else */
     }
     assert_int_equal(chmod(dir, 0755), 0);
-    found = run(&(struct plan){
-        .args = {"sh",         "-c",               "id -u; id -g; id -G"},
-        .user = { .uid = 4321, .gid = 1234, .groups = {55, 66},      .group_count = 2}
-    });
+    found = run(
+        &(struct plan){.args = {"sh", "-c", "id -u; id -g; id -G"},
+                       .user = {.uid = 4321, .gid = 1234, .groups = {55, 66}, .group_count = 2}});
     assert_string_equal(found.out, "4321\n1234\n1234 55 66\n");
     /* Rights are the user's, not root's. */
     write_file("b/private", "#!/bin/sh\n", 0700);

@@ -145,12 +145,10 @@ static void receive_streams(struct record *record)
     static const struct {
         uint32_t port;
         enum stream_id stream;
-    } ports[] = {
-        {5000, STREAM_STDOUT   },
-        {5001, STREAM_STDERR   },
-        {5002, STREAM_EXIT_CODE},
-        {5005, STREAM_OUTPUT   }
-    };
+    } ports[] = {{5000, STREAM_STDOUT},
+                 {5001, STREAM_STDERR},
+                 {5002, STREAM_EXIT_CODE},
+                 {5005, STREAM_OUTPUT}};
 
     for (size_t i = 0; i < ARRAY_SIZE(ports); i++) {
         const struct peer *peer = find_peer(ports[i].port);

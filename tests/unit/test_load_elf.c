@@ -38,10 +38,7 @@ static void test_pvh(void **state)
 {
     static const uint8_t first[] = "first!!"; /* 8 bytes */
     static const uint8_t second[] = "second"; /* 7 bytes */
-    const struct arch_blob initrd[] = {
-        {"a", first,  -1, 5},
-        {"b", second, -1, 7}
-    };
+    const struct arch_blob initrd[] = {{"a", first, -1, 5}, {"b", second, -1, 7}};
     const struct pvh_start_info *info;
     const struct pvh_module *module;
     const struct pvh_memory *map;
@@ -142,45 +139,45 @@ struct broken {
 static void test_broken_fields(void **state)
 {
     static const struct broken rows[] = {
-        {"no magic",                       0,                   1,                                             0x7e,"is not a kernel"},
-        {"32-bit",                                EI_CLASS,                                            1,                                                  1,"EI_CLASS is 0x1"},
-        {"big-endian",               EI_DATA,                                  1,                                                                    2,                                          "EI_DATA is 0x2"},
-        {"another machine",                               HEADER(e_machine),                                  EM_AARCH64,            "e_machine is 0xb7"},
-        {"a shared object",                      HEADER(e_type),ET_DYN,                       "e_type is 0x3"                                                    },
-        {"phentsize",                          HEADER(e_phentsize),                                          55,                                                                 "e_phentsize"},
-        {"no program headers",                              HEADER(e_phnum),0,"e_phnum is 0x0"},
-        {"too many of them",                               HEADER(e_phnum),                                        65,                                                                                                              "e_phnum is 0x41"},
-        {"more than there are",                              HEADER(e_phnum),7,"e_phoff"},
-        {"phoff past the end",                               HEADER(e_phoff),                                                 4096,                                                                                                                                                                      "e_phoff is 0x1000"                                                                                                                                                                                                                                      },
-        {"phoff wraps",                            HEADER(e_phoff),UINT64_MAX - 8,"e_phoff"},
-        {"offset past the end",                  SEGMENT(0,                                                 p_offset),                                                                                                                                                                                                                                           4096,                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                      "program header 0: p_offset"},
-        {"offset wraps",                       SEGMENT(1,p_offset),UINT64_MAX - 15,"program header 1: p_offset"},
-        {"file size too large", SEGMENT(1,                      p_filesz),                                                                                                                                                                                                                                                                                        DATA_BYTES + 1,                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                     "p_offset + p_filesz"},
-        {"file size wraps",            SEGMENT(0,                      p_filesz),                                     UINT64_MAX,"p_offset + p_filesz"},
-        {"bss is negative",                                SEGMENT(0,                                   p_memsz),                                                            TEXT_BYTES - 1,"p_filesz is 0x40"},
-        {"outside RAM",           SEGMENT(0,                              p_paddr),                                                           KERNEL_MEMORY_BYTES,
+        {"no magic", 0, 1, 0x7e, "is not a kernel"},
+        {"32-bit", EI_CLASS, 1, 1, "EI_CLASS is 0x1"},
+        {"big-endian", EI_DATA, 1, 2, "EI_DATA is 0x2"},
+        {"another machine", HEADER(e_machine), EM_AARCH64, "e_machine is 0xb7"},
+        {"a shared object", HEADER(e_type), ET_DYN, "e_type is 0x3"},
+        {"phentsize", HEADER(e_phentsize), 55, "e_phentsize"},
+        {"no program headers", HEADER(e_phnum), 0, "e_phnum is 0x0"},
+        {"too many of them", HEADER(e_phnum), 65, "e_phnum is 0x41"},
+        {"more than there are", HEADER(e_phnum), 7, "e_phoff"},
+        {"phoff past the end", HEADER(e_phoff), 4096, "e_phoff is 0x1000"},
+        {"phoff wraps", HEADER(e_phoff), UINT64_MAX - 8, "e_phoff"},
+        {"offset past the end", SEGMENT(0, p_offset), 4096, "program header 0: p_offset"},
+        {"offset wraps", SEGMENT(1, p_offset), UINT64_MAX - 15, "program header 1: p_offset"},
+        {"file size too large", SEGMENT(1, p_filesz), DATA_BYTES + 1, "p_offset + p_filesz"},
+        {"file size wraps", SEGMENT(0, p_filesz), UINT64_MAX, "p_offset + p_filesz"},
+        {"bss is negative", SEGMENT(0, p_memsz), TEXT_BYTES - 1, "p_filesz is 0x40"},
+        {"outside RAM", SEGMENT(0, p_paddr), KERNEL_MEMORY_BYTES,
          "0x1000 bytes, but the guest's RAM"},
-        {"ends outside RAM",                  SEGMENT(0,                   p_paddr),     KERNEL_MEMORY_BYTES - 0xfff,
+        {"ends outside RAM", SEGMENT(0, p_paddr), KERNEL_MEMORY_BYTES - 0xfff,
          "program header 0 (p_paddr"},
-        {"memory size wraps",                        SEGMENT(0,p_memsz),                                                                  UINT64_MAX,"program header 0 (p_paddr"},
-        {"address wraps",      SEGMENT(0,p_paddr),             UINT64_MAX - 1,"program header 0 (p_paddr"},
-        {"in the hole",              SEGMENT(0, p_paddr),                                            X86_LAPIC,"guest's RAM"},
-        {"each other",                                SEGMENT(1,                                     p_paddr),                                                                    TEXT_ADDRESS + 0xfff,"overlaps ELF program header 0"},
-        {"by one byte",     SEGMENT(1,                        p_paddr),                                                         TEXT_ADDRESS - DATA_MEMORY_BYTES + 1,
+        {"memory size wraps", SEGMENT(0, p_memsz), UINT64_MAX, "program header 0 (p_paddr"},
+        {"address wraps", SEGMENT(0, p_paddr), UINT64_MAX - 1, "program header 0 (p_paddr"},
+        {"in the hole", SEGMENT(0, p_paddr), X86_LAPIC, "guest's RAM"},
+        {"each other", SEGMENT(1, p_paddr), TEXT_ADDRESS + 0xfff, "overlaps ELF program header 0"},
+        {"by one byte", SEGMENT(1, p_paddr), TEXT_ADDRESS - DATA_MEMORY_BYTES + 1,
          "overlaps ELF program header 0"},
-        {"on the zero page",                       SEGMENT(1,                             p_paddr),                               X86_ZERO_PAGE - 8,                                                    "overlaps"},
-        {"on page tables",                        SEGMENT(1,p_paddr),X86_PAGE_TABLES + 0x5000,
+        {"on the zero page", SEGMENT(1, p_paddr), X86_ZERO_PAGE - 8, "overlaps"},
+        {"on page tables", SEGMENT(1, p_paddr), X86_PAGE_TABLES + 0x5000,
          "overlaps the first page tables"},
-        {"on the MP table",                   SEGMENT(1,       p_paddr),X86_MPTABLE,"overlaps the MP table"},
-        {"on the GDT",               SEGMENT(1,   p_paddr),            0x500,"overlaps the real-mode"},
-        {"on the command line",                                SEGMENT(1,                                    p_paddr),                                                 X86_CMDLINE,"the command line"},
-        {"notes too large", SEGMENT(2,                    p_filesz),                                                 UINT64_MAX,"p_filesz (notes)"},
-        {"notes past the end",                     SEGMENT(2,                 p_offset),                                                                                                       sizeof(struct small_elf) - 8,
+        {"on the MP table", SEGMENT(1, p_paddr), X86_MPTABLE, "overlaps the MP table"},
+        {"on the GDT", SEGMENT(1, p_paddr), 0x500, "overlaps the real-mode"},
+        {"on the command line", SEGMENT(1, p_paddr), X86_CMDLINE, "the command line"},
+        {"notes too large", SEGMENT(2, p_filesz), UINT64_MAX, "p_filesz (notes)"},
+        {"notes past the end", SEGMENT(2, p_offset), sizeof(struct small_elf) - 8,
          "p_filesz (notes)"},
-        {"note's name is long",                        NOTE(head.n_namesz),                                    0xfffffffe,                                              "note's size"                                                                                 },
-        {"note's desc is long",NOTE(head.n_descsz),9,"note's size"},
-        {"PVH entry outside",                NOTE(entry),                          0x100,                                           "PVH note's entry is 0x100"},
-        {"PVH entry in bss",                                NOTE(entry),                                TEXT_ADDRESS + TEXT_BYTES,                                                "PVH note's entry"},
+        {"note's name is long", NOTE(head.n_namesz), 0xfffffffe, "note's size"},
+        {"note's desc is long", NOTE(head.n_descsz), 9, "note's size"},
+        {"PVH entry outside", NOTE(entry), 0x100, "PVH note's entry is 0x100"},
+        {"PVH entry in bss", NOTE(entry), TEXT_ADDRESS + TEXT_BYTES, "PVH note's entry"},
     };
 
     (void)state;
@@ -343,11 +340,9 @@ static void test_other_files_are_told_apart(void **state)
         size_t size;
         const char *expected;
     } rows[] = {
-        {"\x1f\x8b\x08", 3,  "gzip"                  },
-        {"hsqs....",     8,  "squashfs"              },
-        {"070701.....",  11, "cpio"                  },
-        {"#!/bin/sh",    9,  "begin with 23 21 2f 62"},
-        {"",             0,  "found 0 bytes"         },
+        {"\x1f\x8b\x08", 3, "gzip"}, {"hsqs....", 8, "squashfs"},
+        {"070701.....", 11, "cpio"}, {"#!/bin/sh", 9, "begin with 23 21 2f 62"},
+        {"", 0, "found 0 bytes"},
     };
 
     (void)state;

@@ -121,8 +121,7 @@ static void a_message_arrives_as_it_was_sent(void **state)
         .from = 99,
         .region = 7,
         .ticket = 12345,
-        .io = {.value = 0x1122334455667788, .offset_bytes = 5, .width_bytes = 8}
-    };
+        .io = {.value = 0x1122334455667788, .offset_bytes = 5, .width_bytes = 8}};
     const struct msg before = sent;
     struct msg got;
 

@@ -39,8 +39,7 @@ static void assert_console(struct fixture *fixture, const char *expected)
     size_t bytes = 0;
     char *text = NULL;
 
-    assert_int_equal(
-        record_console_copy(fixture->record, &text, &bytes, &dropped, &dropped_at), 0);
+    assert_int_equal(record_console_copy(fixture->record, &text, &bytes, &dropped, &dropped_at), 0);
     assert_string_equal(text, expected);
     assert_int_equal(bytes, strlen(expected));
     free(text);
@@ -154,7 +153,8 @@ static void test_thread_drains_before_it_stops(void **state)
         msg.io.value = (uint64_t)expected[i];
         assert_int_equal(actor_send(&fixture->actors[FIXTURE_VCPU0], FIXTURE_DEVICE, &msg), 0);
     }
-    actor_tell(&fixture->actors[FIXTURE_SUPERVISOR], FIXTURE_DEVICE, &(struct msg){.kind = MSG_STOP});
+    actor_tell(&fixture->actors[FIXTURE_SUPERVISOR], FIXTURE_DEVICE,
+               &(struct msg){.kind = MSG_STOP});
     assert_int_equal(pthread_join(device->thread, NULL), 0);
     (void)fixture_expect(fixture, FIXTURE_SUPERVISOR, MSG_READY);
     (void)fixture_expect(fixture, FIXTURE_SUPERVISOR, MSG_STOPPED);

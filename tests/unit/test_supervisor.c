@@ -146,7 +146,7 @@ static void tell_stream_end(struct run *run, enum stream_id stream)
          START_NS);
 }
 
-/* ---- Tests ------------------------------------------------------------------------------------ */
+/* ---- Tests ----------------------------------------------------------------------------------- */
 
 static void test_no_vcpu_runs_before_all_are_ready(void **state)
 {
@@ -168,8 +168,8 @@ static void test_results_in_means_stop_at_once(void **state)
 
     begin_running(run, true, TIMEOUT_NS);
     append(run, STREAM_ANNOUNCED, "stdout 5 -\nexit_code 1 -\n");
-    tell(run, FIXTURE_DEVICE,
-         (struct msg){.kind = MSG_INIT_MANIFEST, .text = {.length_bytes = 25}}, START_NS);
+    tell(run, FIXTURE_DEVICE, (struct msg){.kind = MSG_INIT_MANIFEST, .text = {.length_bytes = 25}},
+         START_NS);
     tell_exit(run, 0);
     tell_kind(run, FIXTURE_DEVICE, MSG_INIT_BYE, START_NS);
     expect_nothing(run, FIXTURE_VCPU0); /* announced, and still on its way */
@@ -202,9 +202,15 @@ static void test_exit_code_of_an_own_init(void **state)
         const char *text;
         bool good;
         int code;
-    } cases[] = {{"0", true, 0},       {"7\n", true, 7},   {"255 \r\n", true, 255},
-                 {"256", false, 0},    {"-1", false, 0},   {"", false, 0},
-                 {"zero", false, 0},   {"1 2", false, 0},  {"00000000000000001", false, 0},
+    } cases[] = {{"0", true, 0},
+                 {"7\n", true, 7},
+                 {"255 \r\n", true, 255},
+                 {"256", false, 0},
+                 {"-1", false, 0},
+                 {"", false, 0},
+                 {"zero", false, 0},
+                 {"1 2", false, 0},
+                 {"00000000000000001", false, 0},
                  {"9999999999999999999999999", false, 0}};
     struct run *run = *state;
     struct record *record = run->fixture.record;
@@ -422,8 +428,7 @@ static void test_fatal_text_is_the_error(void **state)
          (struct msg){.kind = MSG_INIT_FATAL, .text = {.offset_bytes = 2, .length_bytes = 21}},
          START_NS);
     assert_status(run, RUN_GUEST_ERROR);
-    assert_non_null(
-        strstr(run->fixture.record->outcome.error_message, ": cannot mount /dev/vda"));
+    assert_non_null(strstr(run->fixture.record->outcome.error_message, ": cannot mount /dev/vda"));
 }
 
 int main(void)

@@ -376,12 +376,7 @@ static void each_source_has_its_enable_bit(void **state)
     static const struct {
         unsigned bit;
         unsigned iir;
-    } sources[] = {
-        {0x01, RX_DATA    },
-        {0x02, THR_EMPTY  },
-        {0x04, LINE_STATUS},
-        {0x08, MODEM      }
-    };
+    } sources[] = {{0x01, RX_DATA}, {0x02, THR_EMPTY}, {0x04, LINE_STATUS}, {0x08, MODEM}};
 
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(sources); i++) {

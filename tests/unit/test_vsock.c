@@ -49,8 +49,7 @@ static void send_shutdown(struct vsock_guest *guest, uint32_t port, uint32_t hos
     vsock_guest_send(guest, VSOCK_OP_SHUTDOWN, port, host_port, flags, NULL, 0);
 }
 
-/* ---- Results ----------------------------------------------------------------------------------
- */
+/* ---- Results --------------------------------------------------------------------------------- */
 
 static void result_arrives_and_is_complete(void **state)
 {
@@ -281,8 +280,7 @@ static void credit_counters_wrap_around(void **state)
     vsock_guest_free(guest);
 }
 
-/* ---- Control ----------------------------------------------------------------------------------
- */
+/* ---- Control --------------------------------------------------------------------------------- */
 
 static void send_frame(struct vsock_guest *guest, uint32_t port, enum frame_type type,
                        uint32_t sequence, uint64_t offset, const void *payload, size_t bytes)
@@ -390,8 +388,7 @@ static void flood_of_connections_cannot_fill_the_supervisors_lane(void **state)
     vsock_guest_free(guest);
 }
 
-/* ---- What is refused --------------------------------------------------------------------------
- */
+/* ---- What is refused ------------------------------------------------------------------------- */
 
 static void other_ports_are_refused_without_vsock_path(void **state)
 {
@@ -457,8 +454,7 @@ static void foreign_addresses_and_types_get_nothing_of_ours(void **state)
     vsock_guest_free(guest);
 }
 
-/* ---- What breaks a connection -----------------------------------------------------------------
- */
+/* ---- What breaks a connection ---------------------------------------------------------------- */
 
 static void assert_reset(struct vsock_guest *guest, uint32_t port)
 {
@@ -598,8 +594,7 @@ static void credit_request_is_answered(void **state)
     vsock_guest_free(guest);
 }
 
-/* ---- What breaks the device -------------------------------------------------------------------
- */
+/* ---- What breaks the device ------------------------------------------------------------------ */
 
 static void assert_needs_reset(struct vsock_guest *guest, unsigned queue, enum virtq_fault fault)
 {
@@ -699,8 +694,7 @@ static void first_start_of_the_driver_is_no_transport_reset(void **state)
     vsock_guest_free(guest);
 }
 
-/* ---- Pressure ---------------------------------------------------------------------------------
- */
+/* ---- Pressure -------------------------------------------------------------------------------- */
 
 /* A guest that makes us answer and hands out no buffers: what we keep is bounded. */
 static void guest_without_receive_buffers_is_kept_waiting(void **state)
@@ -789,8 +783,7 @@ static void never_wedges_whatever_features_and_buffers_the_driver_chooses(void *
     }
 }
 
-/* ---- Hostility at random ----------------------------------------------------------------------
- */
+/* ---- Hostility at random --------------------------------------------------------------------- */
 
 static uint32_t random_port(struct seeded_random *random)
 {

@@ -89,8 +89,7 @@ static void assert_all_closed(struct vsock_host *host)
     assert_int_equal(vsock_next_deadline_ns(host->guest->vsock), 0);
 }
 
-/* ---- Both ways --------------------------------------------------------------------------------
- */
+/* ---- Both ways ------------------------------------------------------------------------------- */
 
 static void guest_reaches_a_program_and_both_talk(void **state)
 {
@@ -241,8 +240,7 @@ static void guest_that_stops_receiving_stops_the_program(void **state)
     vsock_host_fini(&host);
 }
 
-/* ---- Connecting -------------------------------------------------------------------------------
- */
+/* ---- Connecting ------------------------------------------------------------------------------ */
 
 static void port_that_nobody_serves_is_refused(void **state)
 {
@@ -417,8 +415,7 @@ static void guest_that_sends_before_it_accepts_is_reset(void **state)
     vsock_host_fini(&host);
 }
 
-/* ---- Programs that misbehave ------------------------------------------------------------------
- */
+/* ---- Programs that misbehave ----------------------------------------------------------------- */
 
 static void garbage_instead_of_connect_is_hung_up_on(void **state)
 {
@@ -833,8 +830,7 @@ static void rest_that_nobody_reads_is_dropped_after_2_s(void **state)
     vsock_host_fini(&host);
 }
 
-/* ---- Many -------------------------------------------------------------------------------------
- */
+/* ---- Many ------------------------------------------------------------------------------------ */
 
 static void connections_up_to_1023_work_and_one_more_is_refused(void **state)
 {
@@ -911,8 +907,7 @@ static void storm_of_connections_leaves_nothing_behind(void **state)
     vsock_host_fini(&host);
 }
 
-/* ---- The broker -------------------------------------------------------------------------------
- */
+/* ---- The broker ------------------------------------------------------------------------------ */
 
 static void stale_socket_is_replaced_and_others_are_respected(void **state)
 {

@@ -207,8 +207,7 @@ static inline bool driver_want_interrupt(struct driver_queue *queue)
     return *driver_u16(queue, queue->used + 2) != queue->last_used;
 }
 
-/* ---- Registers, by whatever way `write` takes -------------------------------------------------
- */
+/* ---- Registers, by whatever way `write` takes ------------------------------------------------ */
 
 typedef void (*driver_write_fn)(void *context, uint32_t offset, uint32_t value);
 

@@ -90,8 +90,7 @@ static inline void world_check(struct world *world, uint32_t id, bool from_guest
     world->bytes_checked += bytes;
 }
 
-/* ---- Life -------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static inline struct world *world_new(struct seeded_random random, unsigned limit)
 {
@@ -146,8 +145,7 @@ static inline struct world_conn *world_place(struct world *world)
     return NULL;
 }
 
-/* ---- What the guest does ----------------------------------------------------------------------
- */
+/* ---- What the guest does --------------------------------------------------------------------- */
 
 static inline bool world_can_send(const struct world *world)
 {
@@ -213,8 +211,7 @@ static inline void world_guest_resets(struct world *world, struct world_conn *co
     world_forget(world, conn);
 }
 
-/* ---- What comes to the guest ------------------------------------------------------------------
- */
+/* ---- What comes to the guest ----------------------------------------------------------------- */
 
 static inline struct world_conn *world_find(struct world *world, uint32_t guest_port,
                                             uint32_t host_port)
@@ -350,8 +347,7 @@ static inline bool world_take_packets(struct world *world)
     return any;
 }
 
-/* ---- What programs do -------------------------------------------------------------------------
- */
+/* ---- What programs do ------------------------------------------------------------------------ */
 
 static inline void world_program_asks(struct world *world)
 {
@@ -447,8 +443,7 @@ static inline void world_program_closes(struct world_conn *conn)
     }
 }
 
-/* ---- A step of the world ----------------------------------------------------------------------
- */
+/* ---- A step of the world --------------------------------------------------------------------- */
 
 static inline void world_touch(struct world *world, struct world_conn *conn)
 {

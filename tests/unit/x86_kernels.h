@@ -47,7 +47,7 @@ static inline void small_elf_make(struct small_elf *elf)
                    .e_ehsize = sizeof(Elf64_Ehdr),
                    .e_phentsize = sizeof(Elf64_Phdr),
                    .e_phnum = 3},
-        .note = {.head = {4, 8, 18},                                                        .name = "Xen", .entry = PVH_ENTRY},
+        .note = {.head = {4, 8, 18}, .name = "Xen", .entry = PVH_ENTRY},
     };
     elf->segments[0] = (Elf64_Phdr){.p_type = PT_LOAD,
                                     .p_flags = PF_R | PF_X,

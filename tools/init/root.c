@@ -273,13 +273,13 @@ struct system_mount {
 #define MS_PLAIN (MS_NOSUID | MS_NODEV)
 
 static const struct system_mount system_mounts[] = {
-    {"/proc",          "proc",     MS_PLAIN | MS_NOEXEC,  NULL,                          true },
-    {"/sys",           "sysfs",    MS_PLAIN | MS_NOEXEC,  NULL,                          false},
-    {"/dev",           "devtmpfs", MS_NOSUID,             NULL,                          true },
-    {"/dev/pts",       "devpts",   MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666", false},
-    {"/dev/shm",       "tmpfs",    MS_PLAIN,              "mode=1777",                   false},
-    {"/dev/mqueue",    "mqueue",   MS_PLAIN | MS_NOEXEC,  NULL,                          false},
-    {"/sys/fs/cgroup", "cgroup2",  MS_PLAIN | MS_NOEXEC,  NULL,                          false},
+    {"/proc", "proc", MS_PLAIN | MS_NOEXEC, NULL, true},
+    {"/sys", "sysfs", MS_PLAIN | MS_NOEXEC, NULL, false},
+    {"/dev", "devtmpfs", MS_NOSUID, NULL, true},
+    {"/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666", false},
+    {"/dev/shm", "tmpfs", MS_PLAIN, "mode=1777", false},
+    {"/dev/mqueue", "mqueue", MS_PLAIN | MS_NOEXEC, NULL, false},
+    {"/sys/fs/cgroup", "cgroup2", MS_PLAIN | MS_NOEXEC, NULL, false},
 };
 
 static int mount_system(struct bvmm_error *err)
@@ -322,8 +322,8 @@ static int mount_run(uint64_t limit_bytes, struct bvmm_error *err)
 static void make_device_links(void)
 {
     static const char *const links[][2] = {
-        {"/proc/self/fd",   "/dev/fd"    },
-        {"/proc/self/fd/0", "/dev/stdin" },
+        {"/proc/self/fd", "/dev/fd"},
+        {"/proc/self/fd/0", "/dev/stdin"},
         {"/proc/self/fd/1", "/dev/stdout"},
         {"/proc/self/fd/2", "/dev/stderr"},
     };

@@ -207,26 +207,13 @@ static void set_option(struct options *o, int option, char *value)
 static void parse_options(struct options *o, int argc, char **argv)
 {
     static const struct option names[] = {
-        {"kernel",    1, NULL, 'k'},
-        {"image",     1, NULL, 'i'},
-        {"fstype",    1, NULL, 'f'},
-        {"drive",     1, NULL, 'D'},
-        {"stdin",     1, NULL, 's'},
-        {"user",      1, NULL, 'u'},
-        {"workdir",   1, NULL, 'w'},
-        {"env",       1, NULL, 'e'},
-        {"output",    1, NULL, 'o'},
-        {"memory",    1, NULL, 'm'},
-        {"cpus",      1, NULL, 'c'},
-        {"append",    1, NULL, 'a'},
-        {"tmpfs",     1, NULL, 't'},
-        {"grace",     1, NULL, 'g'},
-        {"interrupt", 1, NULL, 'I'},
-        {"save",      1, NULL, 'S'},
-        {"limit",     1, NULL, 'l'},
-        {"console",   0, NULL, 'C'},
-        {"vsock",     0, NULL, 'v'},
-        {NULL,        0, NULL, 0  },
+        {"kernel", 1, NULL, 'k'},  {"image", 1, NULL, 'i'}, {"fstype", 1, NULL, 'f'},
+        {"drive", 1, NULL, 'D'},   {"stdin", 1, NULL, 's'}, {"user", 1, NULL, 'u'},
+        {"workdir", 1, NULL, 'w'}, {"env", 1, NULL, 'e'},   {"output", 1, NULL, 'o'},
+        {"memory", 1, NULL, 'm'},  {"cpus", 1, NULL, 'c'},  {"append", 1, NULL, 'a'},
+        {"tmpfs", 1, NULL, 't'},   {"grace", 1, NULL, 'g'}, {"interrupt", 1, NULL, 'I'},
+        {"save", 1, NULL, 'S'},    {"limit", 1, NULL, 'l'}, {"console", 0, NULL, 'C'},
+        {"vsock", 0, NULL, 'v'},   {NULL, 0, NULL, 0},
     };
     int option;
 

@@ -121,7 +121,7 @@ static uint32_t ppi_flags(const struct arm64_machine *machine)
     return INTERRUPT_LEVEL | cpus;
 }
 
-/* ---- The nodes -------------------------------------------------------------------------------- */
+/* ---- The nodes ------------------------------------------------------------------------------- */
 
 static void put_chosen(struct writer *writer, const struct arm64_machine *machine,
                        struct guest_range initrd, const char *cmdline)
@@ -182,10 +182,18 @@ static void put_timer(struct writer *writer, const struct arm64_machine *machine
 {
     const uint32_t flags = ppi_flags(machine);
     const uint32_t interrupts[] = {
-        INTERRUPT_PPI, ARM64_PPI_TIMER_SECURE,  flags, /* the binding's order */
-        INTERRUPT_PPI, ARM64_PPI_TIMER,         flags,
-        INTERRUPT_PPI, ARM64_PPI_TIMER_VIRTUAL, flags,
-        INTERRUPT_PPI, ARM64_PPI_TIMER_HYPERVISOR, flags,
+        INTERRUPT_PPI,
+        ARM64_PPI_TIMER_SECURE,
+        flags, /* the binding's order */
+        INTERRUPT_PPI,
+        ARM64_PPI_TIMER,
+        flags,
+        INTERRUPT_PPI,
+        ARM64_PPI_TIMER_VIRTUAL,
+        flags,
+        INTERRUPT_PPI,
+        ARM64_PPI_TIMER_HYPERVISOR,
+        flags,
     };
 
     begin(writer, "timer");
@@ -251,7 +259,8 @@ int arm64_fdt_build(const struct arm64_machine *machine, struct guest_range ram,
 
     note(&writer, fdt_create(writer.fdt, (int)size));
     if (machine->has_steal_time) {
-        note(&writer, fdt_add_reservemap_entry(writer.fdt, ARM64_STEAL_TIME, ARM64_STEAL_TIME_BYTES));
+        note(&writer,
+             fdt_add_reservemap_entry(writer.fdt, ARM64_STEAL_TIME, ARM64_STEAL_TIME_BYTES));
     }
     note(&writer, fdt_finish_reservemap(writer.fdt));
     begin(&writer, "%s", "");

@@ -81,10 +81,11 @@ static int check_page_size(const struct arch_blob *kernel, uint64_t flags, uint6
     const uint64_t size = flags >> FLAG_PAGE_SIZE_SHIFT & FLAG_PAGE_SIZE_MASK;
 
     if (!sizes[size].available) {
-        return error_set(err, BVMM_ERROR_KERNEL_LOAD, -ENOEXEC,
-                         "%s: the kernel uses pages of %u KiB, which this host's processor does not "
-                         "offer to guests; use one built for another page size",
-                         kernel->name, sizes[size].kib);
+        return error_set(
+            err, BVMM_ERROR_KERNEL_LOAD, -ENOEXEC,
+            "%s: the kernel uses pages of %u KiB, which this host's processor does not "
+            "offer to guests; use one built for another page size",
+            kernel->name, sizes[size].kib);
     }
     return 0;
 }

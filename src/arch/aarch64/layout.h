@@ -27,7 +27,7 @@
 #define ARM64_FDT_BYTES_MAX (64 * KIB)
 #define ARM64_STEAL_TIME (ARM64_RAM + MIB) /* 64 bytes for each vCPU, reserved in the device tree */
 #define ARM64_STEAL_TIME_STRIDE 64U
-#define ARM64_STEAL_TIME_BYTES (64 * KIB) /* whole pages, whatever the guest's page size */
+#define ARM64_STEAL_TIME_BYTES (64 * KIB)  /* whole pages, whatever the guest's page size */
 #define ARM64_KERNEL (ARM64_RAM + 2 * MIB) /* the kernel's text_offset is added to it */
 #define ARM64_KERNEL_ALIGNMENT (2 * MIB)
 

@@ -11,8 +11,8 @@ static int claim_boot_data(struct load_map *map, const struct arm64_machine *mac
                            struct bvmm_error *err)
 {
     const struct guest_range fdt = {gpa(ARM64_FDT), ARM64_FDT_BYTES_MAX};
-    const struct guest_range steal_time = {
-        gpa(ARM64_STEAL_TIME), machine->has_steal_time ? ARM64_STEAL_TIME_BYTES : 0};
+    const struct guest_range steal_time = {gpa(ARM64_STEAL_TIME),
+                                           machine->has_steal_time ? ARM64_STEAL_TIME_BYTES : 0};
     int ret = load_claim(map, fdt, BVMM_ERROR_BOOT, err, "the device tree");
 
     return ret < 0 ? ret : load_claim(map, steal_time, BVMM_ERROR_BOOT, err, "steal time");
@@ -54,10 +54,10 @@ int arm64_load_kernel(const struct arm64_machine *machine, const struct guest_me
     }
     if (ret == 0) {
         fdt = guest_memory_at(memory, gpa(ARM64_FDT), ARM64_FDT_BYTES_MAX);
-        ret = fdt == NULL ? error_set(err, BVMM_ERROR_BOOT, -EFAULT,
-                                      "the device tree is not in guest RAM; this is a bug in bvmm")
-                          : arm64_fdt_build(machine, ram, initrd, request, fdt,
-                                            ARM64_FDT_BYTES_MAX, err);
+        ret = fdt == NULL
+                  ? error_set(err, BVMM_ERROR_BOOT, -EFAULT,
+                              "the device tree is not in guest RAM; this is a bug in bvmm")
+                  : arm64_fdt_build(machine, ram, initrd, request, fdt, ARM64_FDT_BYTES_MAX, err);
     }
     if (ret != 0) {
         return ret;

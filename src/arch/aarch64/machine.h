@@ -23,7 +23,7 @@ struct arm64_machine {
     enum arm64_gic gic;
     bool has_pmu;
     bool has_steal_time;
-    uint64_t mmfr0;                 /* ID_AA64MMFR0_EL1: which page sizes the processor has */
+    uint64_t mmfr0; /* ID_AA64MMFR0_EL1: which page sizes the processor has */
     struct arch_window serial;
     uint8_t seed[ARM64_SEED_BYTES]; /* for the kernel's random numbers */
 };
@@ -56,7 +56,7 @@ int arm64_image_check(const struct arch_blob *kernel, struct bvmm_error *err) mu
 int arm64_image_load(struct load_map *map, const struct arch_blob *kernel, uint64_t mmfr0,
                      struct guest_range *ret_range, struct bvmm_error *err) must_check;
 
-/* ---- Device tree (fdt.c) ---------------------------------------------------------------------- */
+/* ---- Device tree (fdt.c) --------------------------------------------------------------------- */
 
 /*
  * arm64_fdt_build - the flattened device tree of the machine.
@@ -68,7 +68,7 @@ int arm64_fdt_build(const struct arm64_machine *machine, struct guest_range ram,
                     struct guest_range initrd, const struct arch_boot_request *request,
                     void *ret_fdt, size_t size, struct bvmm_error *err) must_check;
 
-/* ---- All together (load.c) --------------------------------------------------------------------- */
+/* ---- All together (load.c) ------------------------------------------------------------------- */
 
 /* arch_load_kernel() without a VM. */
 int arm64_load_kernel(const struct arm64_machine *machine, const struct guest_memory *memory,

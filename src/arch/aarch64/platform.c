@@ -30,9 +30,9 @@ const struct arch_platform arch_platform = {
 };
 
 const struct kvm_capability arch_kvm_capabilities[] = {
-    {KVM_CAP_ONE_REG,      "KVM_CAP_ONE_REG"     },
+    {KVM_CAP_ONE_REG, "KVM_CAP_ONE_REG"},
     {KVM_CAP_ARM_PSCI_0_2, "KVM_CAP_ARM_PSCI_0_2"},
-    {KVM_CAP_DEVICE_CTRL,  "KVM_CAP_DEVICE_CTRL" },
+    {KVM_CAP_DEVICE_CTRL, "KVM_CAP_DEVICE_CTRL"},
 };
 const size_t arch_kvm_capability_count = ARRAY_SIZE(arch_kvm_capabilities);
 

@@ -29,7 +29,8 @@ struct arch_vm {
 /* Room for the largest job behind 2 GiB. More than KVM's 40 costs no level of page tables. */
 #define IPA_BITS_WANTED 41U
 
-#define REGISTER(name) (KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(name))
+#define REGISTER(name)                                                                             \
+    (KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(name))
 #define REGISTER_MPIDR ARM64_SYS_REG(3, 0, 0, 0, 5)
 #define REGISTER_MMFR0 ARM64_SYS_REG(3, 0, 0, 7, 0)
 
@@ -69,7 +70,7 @@ static int set_register(int vcpu_fd, uint64_t id, uint64_t value, unsigned index
     return vcpu_ioctl(vcpu_fd, KVM_SET_ONE_REG, &reg, index, name, err);
 }
 
-/* ---- The machine ------------------------------------------------------------------------------ */
+/* ---- The machine ----------------------------------------------------------------------------- */
 
 int arch_vm_new(int kvm_fd, int vm_fd, unsigned vcpus, struct arch_vm **ret_vm,
                 struct bvmm_error *err)
@@ -119,7 +120,7 @@ void arch_vm_free(struct arch_vm *vm)
     free(vm);
 }
 
-/* ---- vCPUs ------------------------------------------------------------------------------------ */
+/* ---- vCPUs ----------------------------------------------------------------------------------- */
 
 static void add_feature(struct kvm_vcpu_init *init, unsigned feature)
 {
@@ -182,7 +183,7 @@ int arch_vcpu_init(struct arch_vm *vm, unsigned index, int vcpu_fd, struct bvmm_
     return ret < 0 ? ret : identify(vm, index, vcpu_fd, err);
 }
 
-/* ---- After the last vCPU ----------------------------------------------------------------------- */
+/* ---- After the last vCPU --------------------------------------------------------------------- */
 
 static bool has_vcpu_attribute(int vcpu_fd, uint32_t group, uint64_t attribute)
 {
@@ -241,7 +242,7 @@ int arch_vm_finish(struct arch_vm *vm, struct bvmm_error *err)
     return ret;
 }
 
-/* ---- Booting ----------------------------------------------------------------------------------- */
+/* ---- Booting --------------------------------------------------------------------------------- */
 
 int arch_load_kernel(struct arch_vm *vm, const struct guest_memory *memory,
                      const struct arch_boot_request *request, struct arch_boot *ret_boot,
@@ -271,7 +272,7 @@ int arch_vcpu_boot(struct arch_vm *vm, unsigned index, int vcpu_fd, const struct
     return ret;
 }
 
-/* ---- The host ---------------------------------------------------------------------------------- */
+/* ---- The host -------------------------------------------------------------------------------- */
 
 void arch_syscall_args(const void *context, uint64_t ret_args[ARCH_SYSCALL_ARGS])
 {

@@ -119,15 +119,15 @@ static const struct leaf_change {
     uint32_t function;
     void (*change)(struct kvm_cpuid_entry2 *entry, const struct context *context);
 } leaf_changes[] = {
-    {0x1,                leaf_features     },
-    {0x4,                leaf_caches       },
-    {0x6,                leaf_power        },
-    {0x7,                leaf_structured   },
-    {KVM_CPUID_FEATURES, leaf_kvm          },
-    {0x80000001,         leaf_extended     },
-    {0x80000008,         leaf_address_sizes},
-    {0x8000001d,         leaf_caches       },
-    {0x8000001e,         leaf_amd_topology },
+    {0x1, leaf_features},
+    {0x4, leaf_caches},
+    {0x6, leaf_power},
+    {0x7, leaf_structured},
+    {KVM_CPUID_FEATURES, leaf_kvm},
+    {0x80000001, leaf_extended},
+    {0x80000008, leaf_address_sizes},
+    {0x8000001d, leaf_caches},
+    {0x8000001e, leaf_amd_topology},
 };
 
 static bool is_dropped(uint32_t function)
@@ -158,11 +158,7 @@ static int put_topology(struct cpuid_table *table, const struct context *context
     static const struct {
         uint32_t type;
         bool all;
-    } levels[] = {
-        {1, false},
-        {2, true },
-        {0, false}
-    };
+    } levels[] = {{1, false}, {2, true}, {0, false}};
     const struct kvm_cpuid_entry2 *base = cpuid_find(table, 0, 0);
 
     if (!base || base->eax < 0xb) {

@@ -28,11 +28,11 @@ static int claim_boot_data(struct load_map *map, struct bvmm_error *err)
         uint32_t end;
         const char *what;
     } areas[] = {
-        {0,                   X86_PVH_INFO,                            "the real-mode vectors and GDT"},
-        {X86_PVH_INFO,        X86_PVH_INFO + PAGE_BYTES,               "the PVH start info"           },
-        {X86_ZERO_PAGE,       X86_ZERO_PAGE + PAGE_BYTES,              "the zero page"                },
-        {X86_PAGE_TABLES,     X86_PAGE_TABLES + X86_PAGE_TABLES_BYTES, "the first page tables"        },
-        {X86_BASE_MEMORY_END, X86_HIGH_MEMORY,                         "the MP table and BIOS area"   },
+        {0, X86_PVH_INFO, "the real-mode vectors and GDT"},
+        {X86_PVH_INFO, X86_PVH_INFO + PAGE_BYTES, "the PVH start info"},
+        {X86_ZERO_PAGE, X86_ZERO_PAGE + PAGE_BYTES, "the zero page"},
+        {X86_PAGE_TABLES, X86_PAGE_TABLES + X86_PAGE_TABLES_BYTES, "the first page tables"},
+        {X86_BASE_MEMORY_END, X86_HIGH_MEMORY, "the MP table and BIOS area"},
     };
     int ret = 0;
 
@@ -132,7 +132,7 @@ static int write_pvh_info(const struct guest_memory *memory, struct guest_range 
         struct pvh_memory memory_map[X86_E820_ENTRIES_MAX];
     } page = {
         .info = {.magic = PVH_MAGIC, .version = 1, .cmdline = X86_CMDLINE},
-        .initrd = {.address = initrd.base.v,                  .bytes = initrd.bytes      },
+        .initrd = {.address = initrd.base.v, .bytes = initrd.bytes},
     };
     struct boot_e820_entry map[X86_E820_ENTRIES_MAX];
 

@@ -39,8 +39,8 @@ const struct arch_platform arch_platform = {
 };
 
 const struct kvm_capability arch_kvm_capabilities[] = {
-    {KVM_CAP_IRQCHIP,      "KVM_CAP_IRQCHIP"     },
-    {KVM_CAP_EXT_CPUID,    "KVM_CAP_EXT_CPUID"   },
+    {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
+    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
     {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
 };
 const size_t arch_kvm_capability_count = ARRAY_SIZE(arch_kvm_capabilities);

@@ -108,12 +108,12 @@ static const struct step {
     uint8_t bit;
     bool in_ebx; /* else ECX */
 } steps[] = {
-    [STEP_CMPXCHG16B] = {"cmpxchg16b",                          1, 13, false},
-    [STEP_POPCNT] = {"popcnt",                              1, 23, false},
-    [STEP_XRSTOR] = {"xrstor",                              1, 26, false},
-    [STEP_INT3] = {"int3",                                0, 0,  false},
-    [STEP_SYSCALL] = {"syscall (arrives outside of ring 0)", 0, 0,  false},
-    [STEP_CLAC] = {"clac",                                7, 20, true },
+    [STEP_CMPXCHG16B] = {"cmpxchg16b", 1, 13, false},
+    [STEP_POPCNT] = {"popcnt", 1, 23, false},
+    [STEP_XRSTOR] = {"xrstor", 1, 26, false},
+    [STEP_INT3] = {"int3", 0, 0, false},
+    [STEP_SYSCALL] = {"syscall (arrives outside of ring 0)", 0, 0, false},
+    [STEP_CLAC] = {"clac", 7, 20, true},
 };
 
 struct probe {
