@@ -39,6 +39,9 @@ static inline uint64_t align_up(uint64_t value, uint64_t alignment)
 /* CLOCK_MONOTONIC in nanoseconds. By vDSO: normally no system call. */
 uint64_t clock_monotonic_ns(void);
 
+/* CLOCK_REALTIME in nanoseconds. By vDSO. */
+uint64_t clock_realtime_ns(void);
+
 /* CPU time that the calling thread has used, in nanoseconds. */
 uint64_t clock_thread_cpu_ns(void);
 

@@ -106,6 +106,7 @@ static void put_job(struct writer *writer, const struct guest_job *job)
     put_item(writer, GUEST_JOB_TAG_VSOCK, &vsock, sizeof(vsock));
     put_item(writer, GUEST_JOB_TAG_TMPFS_LIMIT, &job->tmpfs_limit_bytes, sizeof(uint64_t));
     put_u32(writer, GUEST_JOB_TAG_GRACE_MS, job->grace_ms);
+    put_item(writer, GUEST_JOB_TAG_REALTIME, &job->realtime_ns, sizeof(job->realtime_ns));
 }
 
 int guest_job_encode(const struct guest_job *job, uint8_t **ret_bytes, size_t *ret_count,
@@ -332,6 +333,8 @@ static const char *take_item(struct guest_job *job, struct storage *storage,
         return take_number(item, &job->tmpfs_limit_bytes, sizeof(job->tmpfs_limit_bytes));
     case GUEST_JOB_TAG_GRACE_MS:
         return take_number(item, &job->grace_ms, sizeof(job->grace_ms));
+    case GUEST_JOB_TAG_REALTIME:
+        return take_number(item, &job->realtime_ns, sizeof(job->realtime_ns));
     default:
         return "an item has an unknown tag";
     }

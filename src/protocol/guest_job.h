@@ -41,6 +41,7 @@ struct guest_job {
     uint64_t stream_limit_bytes[STREAM_COUNT]; /* only of those that results travel in */
     uint64_t tmpfs_limit_bytes;
     uint32_t grace_ms;
+    uint64_t realtime_ns; /* the host's clock, for a guest that has none; 0: unknown */
     bool vsock;
     void *storage; /* of a decoded job */
 };

@@ -76,7 +76,7 @@ struct machine {
     unsigned vcpu_count;
 };
 
-/* ---- 1. The virtual machine ------------------------------------------------------------------- */
+/* ---- 1. The virtual machine ------------------------------------------------------------------ */
 
 static int make_vm(struct machine *machine, struct bvmm_error *err)
 {
@@ -97,8 +97,8 @@ static int make_vm(struct machine *machine, struct bvmm_error *err)
         code = kvm_set_memory(machine->vm_fd, &machine->memory, err);
     }
     if (code == 0) {
-        code = arch_vm_new(machine->kvm_fd, machine->vm_fd, machine->vcpu_count, &machine->arch,
-                           err);
+        code =
+            arch_vm_new(machine->kvm_fd, machine->vm_fd, machine->vcpu_count, &machine->arch, err);
     }
     if (code == 0 && machine->job->kernel.path != NULL) {
         code = arch_vm_add_legacy_timer(machine->arch, err); /* the bundled kernel needs none */
@@ -112,7 +112,7 @@ static int make_vm(struct machine *machine, struct bvmm_error *err)
     return code < 0 ? code : arch_vm_finish(machine->arch, err);
 }
 
-/* ---- 2. The actors, and the lanes between them ------------------------------------------------ */
+/* ---- 2. The actors, and the lanes between them ----------------------------------------------- */
 
 static void add_actor(struct machine *machine, enum actor_class class, unsigned index,
                       bool numbered)
@@ -174,8 +174,8 @@ static int make_mailboxes(struct machine *machine, struct bvmm_error *err)
         }
         code = mailbox_new(lanes, to->stats, &to->mailbox);
         if (code < 0) {
-            return error_set(err, BVMM_ERROR_MEMORY, code, "cannot make the mailbox of actor %s: %s",
-                             to->name, strerror(-code));
+            return error_set(err, BVMM_ERROR_MEMORY, code,
+                             "cannot make the mailbox of actor %s: %s", to->name, strerror(-code));
         }
     }
     return 0;
@@ -191,15 +191,14 @@ static void connect_lanes(struct machine *machine)
             struct actor *from = &machine->actors[j];
 
             if (lane_wanted(from, to)) {
-                from->lane_to[to->id] =
-                    mailbox_lane(to->mailbox, lane++, from->id,
-                                 mailbox_doorbell_fd(from->mailbox), from->stats);
+                from->lane_to[to->id] = mailbox_lane(
+                    to->mailbox, lane++, from->id, mailbox_doorbell_fd(from->mailbox), from->stats);
             }
         }
     }
 }
 
-/* ---- 3. The devices: addresses, interrupt lines, what they serve ------------------------------- */
+/* ---- 3. The devices: addresses, interrupt lines, what they serve ----------------------------- */
 
 static void map_window(struct machine *machine, const struct arch_window *window,
                        const struct reg_region_def *region, const struct actor *device)
@@ -380,7 +379,7 @@ static int attach_supervisor(struct machine *machine, struct bvmm_error *err)
     return 0;
 }
 
-/* ---- 4. The kernel and what it is told -------------------------------------------------------- */
+/* ---- 4. The kernel and what it is told ------------------------------------------------------- */
 
 /* The k-th virtio block device is /dev/vda + k. */
 static void describe_mounts(const struct job *job, struct guest_job_mount mounts[DRIVES_MAX],
@@ -433,6 +432,7 @@ static int make_initramfs(struct machine *machine, uint8_t **ret_bytes, size_t *
     guest.stream_limit_bytes[STREAM_OUTPUT] = job->limits.output_bytes;
     guest.tmpfs_limit_bytes = job->tmpfs_mib * MIB;
     guest.vsock = job->vsock;
+    guest.realtime_ns = clock_realtime_ns();
     return initramfs_build(&guest, job->stdin_file.fd, job->initrd.fd, ret_bytes, ret_count, err);
 }
 
@@ -547,7 +547,7 @@ static int assemble(struct machine *machine, struct bvmm_error *err)
     return code < 0 ? code : boot(machine, err);
 }
 
-/* ---- 5. The sandbox of each actor ------------------------------------------------------------- */
+/* ---- 5. The sandbox of each actor ------------------------------------------------------------ */
 
 /* What the names in the actor's policy stand for in this machine. */
 static void policy_numbers(const struct machine *machine, const struct actor *actor,
@@ -559,7 +559,8 @@ static void policy_numbers(const struct machine *machine, const struct actor *ac
         const struct actor *other = &machine->actors[i];
 
         /* Those that it sends to; and those that send to it, which may wait for room in the lane. */
-        if (lane_wanted(actor, other) || (lane_wanted(other, actor) && other->class == ACTOR_VCPU)) {
+        if (lane_wanted(actor, other) ||
+            (lane_wanted(other, actor) && other->class == ACTOR_VCPU)) {
             policy_add_number(ret, POLICY_DOORBELLS, (uint64_t)mailbox_doorbell_fd(other->mailbox));
         }
     }

@@ -19,10 +19,8 @@
 static const char *const args[] = {"sh", "-c", "", "echo \xff\x01"};
 static const char *const env[] = {"A=1", "EMPTY="};
 static const char *const outputs[] = {"/tmp/*.json"};
-static const struct guest_job_mount mounts[] = {
-    {"/dev/vdb", "/data", "squashfs"},
-    {"/dev/vdc", "/more", ""        }
-};
+static const struct guest_job_mount mounts[] = {{"/dev/vdb", "/data", "squashfs"},
+                                                {"/dev/vdc", "/more", ""}};
 
 static struct guest_job full_job(void)
 {
@@ -48,6 +46,7 @@ static struct guest_job full_job(void)
     job.stream_limit_bytes[STREAM_STDOUT] = 5;
     job.tmpfs_limit_bytes = 1ULL << 40;
     job.grace_ms = 77;
+    job.realtime_ns = 1764000000123456789ULL;
     job.vsock = true;
     return job;
 }
@@ -93,6 +92,7 @@ static void test_round_trip(void **state)
     assert_true(got.stream_limit_bytes[STREAM_STDERR] == GUEST_JOB_NO_LIMIT);
     assert_true(got.tmpfs_limit_bytes == 1ULL << 40);
     assert_int_equal(got.grace_ms, 77);
+    assert_true(got.realtime_ns == 1764000000123456789ULL);
     assert_true(got.vsock);
     guest_job_free(&got);
     free(bytes);
@@ -164,7 +164,7 @@ static void test_bad_items(void **state)
     assert_int_equal(decode_with(GUEST_JOB_TAG_WORKDIR, "/", 1), -EBADMSG); /* the second */
     assert_int_equal(decode_with(GUEST_JOB_TAG_VERSION, "\1\0\0\0", 4), -EBADMSG);
     assert_int_equal(decode_with(0, "", 0), -EBADMSG);
-    assert_int_equal(decode_with(GUEST_JOB_TAG_GRACE_MS + 1, "", 0), -EBADMSG);
+    assert_int_equal(decode_with(GUEST_JOB_TAG_REALTIME + 1, "", 0), -EBADMSG);
     assert_int_equal(decode_with(UINT32_MAX, "", 0), -EBADMSG);
     assert_int_equal(decode_with(GUEST_JOB_TAG_MOUNT, "/dev/vdb\0/m\0ext4", 16), 0);
     assert_int_equal(decode_with(GUEST_JOB_TAG_MOUNT, "/dev/vdb\0/m\0", 12), 0);

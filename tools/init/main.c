@@ -27,6 +27,7 @@
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RUN_DIR "/run/bencher"
@@ -202,6 +203,24 @@ static int prepare_surroundings(struct init *init, struct bvmm_error *err)
     return r;
 }
 
+/*
+ * A machine without a clock of its own (aarch64) begins in 1970: the host's time when it was made,
+ * and how long it has run since. A clock that is ahead of that knows better (x86_64: KVM's).
+ */
+static void set_clock(uint64_t realtime_ns)
+{
+    const uint64_t wanted_ns = realtime_ns + clock_boottime_ns();
+    const struct timespec wanted = {.tv_sec = (time_t)(wanted_ns / NS_PER_SECOND),
+                                    .tv_nsec = (long)(wanted_ns % NS_PER_SECOND)};
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (realtime_ns != 0 && (uint64_t)now.tv_sec < realtime_ns / NS_PER_SECOND &&
+        clock_settime(CLOCK_REALTIME, &wanted) < 0) {
+        fprintf(stderr, "bvmm-init: the date is wrong: %s\n", strerror(errno));
+    }
+}
+
 static void set_own_oom_score(void)
 {
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
@@ -359,6 +378,7 @@ int main(void)
     link_drain(&init.link);
     link_quiet(&init.link, false);
     set_own_oom_score();
+    set_clock(init.job.realtime_ns);
     take_stdin_file(&init);
     check(&init, root_enter(&init.job, &err), &err);
     check(&init, root_furnish(&init.job, &err), &err);
