@@ -312,14 +312,15 @@ static void i8042_on_read(struct actor *self, const struct msg *msg)
 static void i8042_on_write(struct actor *self, const struct msg *msg)
 {
     struct i8042 *controller = self->state;
-    const bool was_empty = controller->queue_count == 0;
+    const bool was_raised = i8042_interrupt(controller);
 
     if (i8042_write(controller, msg->io.offset_bytes, (uint8_t)msg->io.value) == I8042_RESET &&
         !controller->reset_told) {
         controller->reset_told = true;
         actor_tell(self, ACTOR_ID_SUPERVISOR, &(struct msg){.kind = MSG_GUEST_RESET});
     }
-    if (was_empty) {
+    /* A byte may have come, or its interrupt been allowed while one was waiting. */
+    if (!was_raised) {
         i8042_raise(controller);
     }
 }

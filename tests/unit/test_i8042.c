@@ -190,6 +190,24 @@ static void test_no_interrupt_unless_enabled(void **state)
 }
 
 /* A guest that asks and never reads: the buffer is bounded, and nothing breaks. */
+/* Linux leaves the answer of its test of the mouse unread, and allows the interrupt after that. */
+static void test_interrupt_allowed_while_a_byte_waits(void **state)
+{
+    out(*state, COMMAND, 0x60);
+    out(*state, DATA, 0x54);
+    out(*state, COMMAND, 0xa9);
+    assert_int_equal(fixture_interrupts(*state), 0);
+    out(*state, COMMAND, 0x60);
+    assert_int_equal(fixture_interrupts(*state), 0);
+    out(*state, DATA, 0x45);
+    assert_int_equal(fixture_interrupts(*state), 1);
+    out(*state, DATA, 0xf2); /* while the byte still waits: no second edge */
+    assert_int_equal(fixture_interrupts(*state), 0);
+    (void)in(*state, DATA);
+    assert_int_equal(fixture_interrupts(*state), 1);
+    expect_byte(*state, 0xfa);
+}
+
 static void test_guest_that_never_reads(void **state)
 {
     unsigned bytes = 0;
@@ -222,6 +240,7 @@ int main(void)
         TEST(test_ctrl_alt_del_untranslated),
         TEST(test_no_key_for_a_disabled_keyboard),
         TEST(test_no_interrupt_unless_enabled),
+        TEST(test_interrupt_allowed_while_a_byte_waits),
         TEST(test_guest_that_never_reads),
     };
 
