@@ -32,7 +32,7 @@ static void live(struct seeded_random *random, unsigned limit)
     guest->features = VIRTIO_F_VERSION_1 | (random_below(random, 2) ? VIRTIO_F_EVENT_IDX : 0) |
                       (random_below(random, 2) ? VIRTIO_F_INDIRECT_DESC : 0);
     guest->split = random_below(random, 2) != 0;
-    guest->rx_buffer_bytes = VSOCK_HEADER_BYTES + (uint32_t)random_below(random, 5000) + 1;
+    guest->rx_buffer_bytes = VSOCK_HEADER_BYTES + (uint32_t)random_below(random, 5000) + 64;
     vsock_guest_start(guest);
     for (unsigned i = 0; i < ACTIONS; i++) {
         world_act(world);

@@ -18,7 +18,7 @@
 #define GUEST_MEMORY_BYTES (64 * MIB)
 #define GUEST_TX_SLOT_BYTES (128U * 1024)
 #define GUEST_RX_SLOT_BYTES (8U * 1024)
-#define GUEST_PACKETS_MAX 4096
+#define GUEST_PACKETS_MAX 16384
 
 struct vsock_guest_packet {
     struct vsock_header header;
@@ -49,9 +49,8 @@ struct vsock_guest {
 static inline void vsock_guest_write(void *context, uint32_t offset, uint32_t value)
 {
     struct vsock_guest *guest = context;
-    const struct msg msg = {
-        .kind = MSG_IO_WRITE, .io = {.value = value, .offset_bytes = offset, .width_bytes = 4}
-    };
+    const struct msg msg = {.kind = MSG_IO_WRITE,
+                            .io = {.value = value, .offset_bytes = offset, .width_bytes = 4}};
 
     if (guest->threaded) {
         assert_int_equal(actor_send(&guest->fixture.actors[FIXTURE_VCPU0], FIXTURE_DEVICE, &msg),
@@ -64,9 +63,7 @@ static inline void vsock_guest_write(void *context, uint32_t offset, uint32_t va
 static inline uint32_t vsock_guest_read(struct vsock_guest *guest, uint32_t offset)
 {
     struct actor *vcpu = &guest->fixture.actors[FIXTURE_VCPU0];
-    struct msg msg = {
-        .kind = MSG_IO_READ, .io = {.offset_bytes = offset, .width_bytes = 4}
-    };
+    struct msg msg = {.kind = MSG_IO_READ, .io = {.offset_bytes = offset, .width_bytes = 4}};
 
     if (guest->threaded) {
         assert_int_equal(actor_send(vcpu, FIXTURE_DEVICE, &msg), 0);
