@@ -63,10 +63,10 @@ static void serial_flush(struct actor *self)
 
 /* ---- Registers ------------------------------------------------------------------------------- */
 
-/* The interrupt controller sees edges: one for each time that the UART's output rises. */
+/* The interrupt controller sees edges: one for each time that the line rises. */
 static void serial_update_irq(struct serial *serial)
 {
-    const bool level = uart_interrupt(&serial->uart);
+    const bool level = uart_irq_line(&serial->uart);
 
     if (level && !serial->irq_level) {
         irq_raise(&serial->irq);

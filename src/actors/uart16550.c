@@ -146,6 +146,11 @@ bool uart_interrupt(const struct uart *uart)
     return interrupt_source(uart) != IIR_NONE;
 }
 
+bool uart_irq_line(const struct uart *uart)
+{
+    return (uart->mcr & MCR_OUT2) != 0 && uart_interrupt(uart);
+}
+
 /* ---- Modem lines ----------------------------------------------------------------------------- */
 
 /* In loopback the four outputs are wired to the four inputs (modem control register, bit 4). */

@@ -60,4 +60,11 @@ bool uart_receive(struct uart *uart, uint8_t value);
 /* The level of the interrupt output: any enabled condition holds. */
 bool uart_interrupt(const struct uart *uart);
 
+/*
+ * What of it reaches the interrupt controller of a PC: output OUT2 opens the way. Linux relies on
+ * that when it tests the transmitter's interrupt: a second CPU that took it would make the driver
+ * distrust the UART, and look at it by a timer from then on.
+ */
+bool uart_irq_line(const struct uart *uart);
+
 #endif

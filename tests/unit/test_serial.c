@@ -6,6 +6,8 @@
 
 #include "actors/serial.h"
 
+#define MCR_OUT2 0x08
+
 static struct serial serial;
 
 static int setup(void **state)
@@ -71,8 +73,24 @@ static void test_order_across_vcpus(void **state)
     assert_console(fixture, expected);
 }
 
+/* As Linux tests the transmitter's interrupt, before it lets any through. */
+static void test_no_interrupt_until_out2(void **state)
+{
+    fixture_write(*state, FIXTURE_VCPU0, UART_IER_DLM, 1, 0x02);
+    assert_int_equal(fixture_interrupts(*state), 0);
+    assert_int_equal(fixture_read(*state, FIXTURE_VCPU0, UART_IIR_FCR, 1) & 0x0f, 0x02);
+    print(*state, FIXTURE_VCPU0, "x", 1);
+    assert_int_equal(fixture_interrupts(*state), 0);
+    fixture_write(*state, FIXTURE_VCPU0, UART_MCR, 1, MCR_OUT2); /* pending: comes through now */
+    assert_int_equal(fixture_interrupts(*state), 1);
+    fixture_write(*state, FIXTURE_VCPU0, UART_MCR, 1, 0);
+    fixture_write(*state, FIXTURE_VCPU0, UART_MCR, 1, MCR_OUT2);
+    assert_int_equal(fixture_interrupts(*state), 1);
+}
+
 static void test_one_interrupt_for_each_rise(void **state)
 {
+    fixture_write(*state, FIXTURE_VCPU0, UART_MCR, 1, MCR_OUT2);
     fixture_write(*state, FIXTURE_VCPU0, UART_IER_DLM, 1, 0x02); /* transmitter empty */
     assert_int_equal(fixture_interrupts(*state), 1);
     print(*state, FIXTURE_VCPU0, "0123456789abcdef", 16); /* still up: no further edge */
@@ -169,6 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_text_reaches_the_console),
         TEST(test_order_across_vcpus),
+        TEST(test_no_interrupt_until_out2),
         TEST(test_one_interrupt_for_each_rise),
         TEST(test_frame_becomes_message_and_leaves_the_console),
         TEST(test_frame_of_another_run_is_text),
