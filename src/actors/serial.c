@@ -104,6 +104,16 @@ static void serial_on_write_acked(struct actor *self, const struct msg *msg)
     actor_tell(self, msg->from, &(struct msg){.kind = MSG_IO_WRITE_DONE});
 }
 
+/* If the receiver is full the guest is busy otherwise: the supervisor waits for a while and no more. */
+static void serial_on_type_ctrl_c(struct actor *self, const struct msg *msg)
+{
+    struct serial *serial = self->state;
+
+    (void)msg;
+    (void)uart_receive(&serial->uart, SERIAL_CTRL_C);
+    serial_update_irq(serial);
+}
+
 bool serial_poll(struct actor *self, bool *worked)
 {
     struct serial *serial = self->state;
@@ -139,6 +149,7 @@ const actor_handler_fn serial_on[MSG_KIND_COUNT] = {
     [MSG_IO_READ] = serial_on_read,
     [MSG_IO_WRITE] = serial_on_write,
     [MSG_IO_WRITE_ACKED] = serial_on_write_acked,
+    [MSG_TYPE_CTRL_C] = serial_on_type_ctrl_c,
 };
 
 static const struct policy_rule serial_rules[] = {

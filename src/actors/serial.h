@@ -18,6 +18,9 @@
 /* Characters are handed to the decoder in pieces: at the latest when the lanes are empty. */
 #define SERIAL_PIECE_BYTES 512
 
+/* What the console's driver takes for the interrupt key. */
+#define SERIAL_CTRL_C 3
+
 struct serial {
     struct uart uart;
     struct irq irq;

@@ -151,20 +151,23 @@ static void decide_and_stop(struct actor *self, enum run_status status, uint64_t
  * The run is to end, but the guest may still have something to say: ask it to end by itself, and
  * listen for a while.
  */
+/* Ask bvmm's init, by the keyboard or, where there is none, the console, to end the command. */
 static void begin_grace(struct actor *self, uint64_t grace_ns, uint64_t now_ns)
 {
     struct supervisor *supervisor = self->state;
+    const bool has_i8042 = supervisor->config.has_i8042;
+    const enum actor_class asked = has_i8042 ? ACTOR_I8042 : ACTOR_SERIAL;
+    const struct msg msg = {.kind = has_i8042 ? MSG_PRESS_CTRL_ALT_DEL : MSG_TYPE_CTRL_C};
 
-    if (supervisor->phase != SUPERVISOR_RUNNING || !supervisor->config.has_i8042 ||
-        !supervisor->init_seen) {
+    if (supervisor->phase != SUPERVISOR_RUNNING || !supervisor->init_seen) {
         begin_stop(self, now_ns);
         return;
     }
     supervisor->phase = SUPERVISOR_GRACE;
     set_deadline(self, now_ns + grace_ns);
     for (unsigned i = 1; i < supervisor->config.actor_count; i++) {
-        if (supervisor->config.actors[i].class == ACTOR_I8042) {
-            actor_tell(self, (actor_id)i, &(struct msg){.kind = MSG_PRESS_CTRL_ALT_DEL});
+        if (supervisor->config.actors[i].class == asked) {
+            actor_tell(self, (actor_id)i, &msg);
         }
     }
 }
@@ -514,6 +517,7 @@ void supervisor_on_message(struct actor *self, const struct msg *msg, uint64_t n
     case MSG_IO_WRITE_DONE:
     case MSG_RUN:
     case MSG_STOP:
+    case MSG_TYPE_CTRL_C:
     case MSG_PRESS_CTRL_ALT_DEL:
     case MSG_KIND_COUNT:
         abort(); /* msg.h has no lane for it: our bug */

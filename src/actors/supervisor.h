@@ -10,7 +10,7 @@
  *                                                                 ▼
  *                                                           STOPPING_DEVICES ──all STOPPED──► DONE
  *
- * GRACE: Ctrl-Alt-Del was pressed in the guest; bvmm's init then ends the command and delivers what
+ * GRACE: Ctrl-Alt-Del was pressed in the guest, or Ctrl-C typed at its console; bvmm's init then ends the command and delivers what
  * there is. Each of the last three has a time limit; whoever has not stopped by then is named in the
  * report and left behind, to end with the process.
  *
@@ -46,7 +46,7 @@ enum supervisor_phase {
 struct supervisor_config {
     uint64_t timeout_ns;  /* 0: none; counted from the moment at which the vCPUs start */
     bool has_command;     /* bvmm's init runs a command; else the image has an init of its own */
-    bool has_i8042;       /* Ctrl-Alt-Del can be pressed */
+    bool has_i8042;       /* Ctrl-Alt-Del can be pressed; else Ctrl-C is typed at the console */
     struct actor *actors; /* all of the machine; [0] is the supervisor */
     unsigned actor_count;
 };

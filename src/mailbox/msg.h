@@ -80,7 +80,9 @@ typedef uint8_t actor_id;
     X(INIT_BYE,           init,       A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
     /* A stream's bytes in the record belong to the supervisor from here on. */                    \
     X(STREAM_END,         stream,     A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
-    /* Ask the guest to end by itself: a key press that its init takes for SIGINT. */              \
+    /* Ask the guest to end by itself: a key press that its init takes for SIGINT. Where there is  \
+     * no keyboard, Ctrl-C on the console, which only bvmm's own init takes for that. */           \
+    X(TYPE_CTRL_C,        none,       A_SUPERVISOR,         A_SERIAL,     NONE)                    \
     X(PRESS_CTRL_ALT_DEL, none,       A_SUPERVISOR,         A_I8042,      NONE)
 /* clang-format on */
 

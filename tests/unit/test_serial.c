@@ -100,6 +100,24 @@ static void test_one_interrupt_for_each_rise(void **state)
     assert_int_equal(fixture_interrupts(*state), 1);
 }
 
+static void test_ctrl_c_is_typed(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct msg msg = {.kind = MSG_TYPE_CTRL_C};
+
+    fixture_write(fixture, FIXTURE_VCPU0, UART_MCR, 1, MCR_OUT2);
+    fixture_write(fixture, FIXTURE_VCPU0, UART_IER_DLM, 1, 0x01); /* received data */
+    assert_int_equal(fixture_interrupts(fixture), 0);
+    assert_int_equal(fixture_read(fixture, FIXTURE_VCPU0, UART_LSR, 1) & 0x01, 0);
+    actor_tell(&fixture->actors[FIXTURE_SUPERVISOR], FIXTURE_DEVICE, &msg);
+    fixture_step(fixture);
+    assert_int_equal(fixture_interrupts(fixture), 1);
+    assert_int_equal(fixture_read(fixture, FIXTURE_VCPU0, UART_LSR, 1) & 0x01, 1);
+    assert_int_equal(fixture_read(fixture, FIXTURE_VCPU0, UART_RBR_THR_DLL, 1), 0x03);
+    assert_int_equal(fixture_read(fixture, FIXTURE_VCPU0, UART_LSR, 1) & 0x01, 0);
+    assert_console(fixture, ""); /* it is no output */
+}
+
 static void test_frame_becomes_message_and_leaves_the_console(void **state)
 {
     struct fixture *fixture = *state;
@@ -189,6 +207,7 @@ int main(void)
         TEST(test_order_across_vcpus),
         TEST(test_no_interrupt_until_out2),
         TEST(test_one_interrupt_for_each_rise),
+        TEST(test_ctrl_c_is_typed),
         TEST(test_frame_becomes_message_and_leaves_the_console),
         TEST(test_frame_of_another_run_is_text),
         TEST(test_flood_of_frames_is_bounded),

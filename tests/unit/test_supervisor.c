@@ -32,9 +32,10 @@ static void *idle_thread(void *arg)
 
 static void start(struct run *run, bool has_command, uint64_t timeout_ns)
 {
+    const bool has_i8042 = run->fixture.actors[FIXTURE_DEVICE].class == ACTOR_I8042;
     struct supervisor_config config = {.timeout_ns = timeout_ns,
                                        .has_command = has_command,
-                                       .has_i8042 = true,
+                                       .has_i8042 = has_i8042,
                                        .actors = run->fixture.actors,
                                        .actor_count = FIXTURE_ACTORS};
 
@@ -47,14 +48,25 @@ static void start(struct run *run, bool has_command, uint64_t timeout_ns)
     }
 }
 
-static int setup(void **state)
+static int setup_with(void **state, enum actor_class device)
 {
     static struct run run;
 
     memset(&run, 0, sizeof(run));
-    fixture_init(&run.fixture, ACTOR_I8042);
+    fixture_init(&run.fixture, device);
     *state = &run;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, ACTOR_I8042);
+}
+
+/* A machine without a keyboard controller. */
+static int setup_serial(void **state)
+{
+    return setup_with(state, ACTOR_SERIAL);
 }
 
 static int teardown(void **state)
@@ -330,6 +342,31 @@ static void test_deadline_lets_the_guest_hand_over(void **state)
     assert_status(run, RUN_TIMEOUT); /* what came of it later does not change what it was */
 }
 
+static void test_console_is_asked_where_there_is_no_keyboard(void **state)
+{
+    struct run *run = *state;
+
+    begin_running(run, true, TIMEOUT_NS);
+    tell_kind(run, FIXTURE_DEVICE, MSG_INIT_HELLO, START_NS);
+    supervisor_on_deadline(self_of(run), START_NS + TIMEOUT_NS);
+    expect(run, FIXTURE_DEVICE, MSG_TYPE_CTRL_C);
+    expect_nothing(run, FIXTURE_VCPU0);
+    tell_kind(run, FIXTURE_DEVICE, MSG_INIT_BYE, START_NS + TIMEOUT_NS + 1);
+    stop_all(run, START_NS + TIMEOUT_NS + 2);
+    assert_status(run, RUN_TIMEOUT);
+}
+
+/* Without bvmm's init nobody would understand the question. */
+static void test_nobody_is_asked_without_bvmms_init(void **state)
+{
+    struct run *run = *state;
+
+    begin_running(run, true, TIMEOUT_NS);
+    supervisor_on_deadline(self_of(run), START_NS + TIMEOUT_NS);
+    stop_all(run, START_NS + TIMEOUT_NS + 1);
+    assert_status(run, RUN_TIMEOUT);
+}
+
 /* The whole way, with everybody silent: each step ends, and the sum is inside of the promise. */
 static void test_every_wait_ends(void **state)
 {
@@ -447,6 +484,10 @@ int main(void)
         TEST(test_deadline_before_init_stops_at_once),
         TEST(test_no_deadline_when_it_is_zero),
         TEST(test_deadline_lets_the_guest_hand_over),
+        cmocka_unit_test_setup_teardown(test_console_is_asked_where_there_is_no_keyboard,
+                                        setup_serial, teardown),
+        cmocka_unit_test_setup_teardown(test_nobody_is_asked_without_bvmms_init, setup_serial,
+                                        teardown),
         TEST(test_every_wait_ends),
         TEST(test_silent_vcpu_is_named),
         TEST(test_cancel_then_cancel_again),

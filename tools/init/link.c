@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/klog.h>
 #include <sys/socket.h>
 #include <termios.h>
@@ -20,6 +21,7 @@
 
 #define CONTROL_PORT 5003
 #define DRAIN_SECONDS 10
+#define CTRL_C 3
 
 /* klogctl(2): no message below an emergency goes to the console; back to what it was. */
 #define KLOG_CONSOLE_OFF 6
@@ -46,7 +48,10 @@ void link_init(struct link *link, const uint8_t nonce[NONCE_BYTES])
 
 /* ---- Serial ---------------------------------------------------------------------------------- */
 
-/* Bytes go through as they are: no newline is translated, nothing is echoed, nothing stops us. */
+/*
+ * Bytes go through as they are: no newline is translated, nothing is echoed, nothing stops us. But
+ * Ctrl-C is a signal: on a machine without a keyboard controller the host asks init to end so.
+ */
 static void make_raw(int fd)
 {
     struct termios termios;
@@ -56,6 +61,10 @@ static void make_raw(int fd)
     }
     cfmakeraw(&termios);
     termios.c_iflag &= (tcflag_t) ~(IXON | IXOFF);
+    termios.c_lflag |= ISIG | NOFLSH;
+    termios.c_cc[VINTR] = CTRL_C;
+    termios.c_cc[VQUIT] = _POSIX_VDISABLE;
+    termios.c_cc[VSUSP] = _POSIX_VDISABLE;
     termios.c_cflag |= CLOCAL;
     termios.c_cflag &= (tcflag_t)~CRTSCTS;
     tcsetattr(fd, TCSANOW, &termios);
@@ -71,6 +80,10 @@ int link_open_serial(void)
 
         if (fd >= 0) {
             make_raw(fd);
+            /* Signals of its keys go to init: its session has no other terminal, and the command
+             * has a session of its own. */
+            (void)setsid();
+            (void)ioctl(fd, TIOCSCTTY, 1);
             return fd;
         }
     }
