@@ -24,7 +24,8 @@ class Watch:
     """Waits until the run's standard error has the words that the plan names. Then it sends a signal, or notes how often
     each thread of the run has slept, at the times that the plan says."""
 
-    def __init__(self, plan, path):
+    def __init__(self, plan, path, mark):
+        self.mark = mark
         self.words = plan["when_stderr"].encode()
         self.todo = list(plan["steps"])
         self.path = path
@@ -44,13 +45,13 @@ class Watch:
                 process.send_signal(getattr(signal, step["signal"]))
                 self.sent_at = time.monotonic()
             else:
-                self.samples.append(switches(process.pid))
+                self.samples.append(switches(self.mark))
 
 
-def switches(session):
-    """Thread's name to how often it gave up its CPU by itself, for the threads of a session."""
+def switches(mark):
+    """Thread's name to how often it gave up its CPU by itself, for the threads of a run."""
     found = {}
-    for pid in session_members(session):
+    for pid in members(mark):
         try:
             for task in os.listdir(f"/proc/{pid}/task"):
                 with open(f"/proc/{pid}/task/{task}/status", encoding="utf-8", errors="replace") as file:
@@ -61,17 +62,17 @@ def switches(session):
     return found
 
 
-def session_members(session):
+def members(mark):
+    """The processes of a run: they keep its mark in their environment, whatever namespace they go into."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
-                    rest = file.read().rsplit(")", 1)[1].split()
-            except (OSError, IndexError):
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    if mark in file.read().split(b"\0"):
+                        found.append(int(name))
+            except OSError:
                 continue
-            if int(rest[3]) == session and rest[0] != "Z":
-                found.append(int(name))
     return found
 
 
@@ -102,11 +103,12 @@ def open_stdin(plan, base):
 def run(plan, base):
     directory = os.path.join(base, plan["dir"])
     paths = {name: os.path.join(directory, name) for name in ("stdout", "stderr")}
-    watch = Watch(plan["watch"], paths["stderr"]) if plan["watch"] else None
+    mark = f"BVMM_E2E_RUN={plan['dir']}"
+    watch = Watch(plan["watch"], paths["stderr"], mark.encode()) if plan["watch"] else None
     with open(paths["stdout"], "wb") as out, open(paths["stderr"], "wb") as err:
         start = time.monotonic()
         process = subprocess.Popen(plan["argv"], cwd=directory, stdin=open_stdin(plan, base), stdout=out, stderr=err,
-                                   start_new_session=True, env={**os.environ, **plan["env"]})
+                                   start_new_session=True, env={**os.environ, **plan["env"], "BVMM_E2E_RUN": plan["dir"]})
         status = wait(process, plan["limit_s"], watch)
         end = time.monotonic()
     return {
@@ -115,14 +117,14 @@ def run(plan, base):
         "wall_s": end - start,
         "signal_to_end_s": end - watch.sent_at if watch and watch.sent_at else None,
         "samples": watch.samples if watch else [],
-        "left_over": left_over(process.pid),
+        "left_over": left_over(mark.encode()),
     }
 
 
-def left_over(session):
-    """Processes of the run's session that outlived it."""
+def left_over(mark):
+    """Processes of the run that outlived it."""
     found = []
-    for pid in session_members(session):
+    for pid in members(mark):
         try:
             with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
                 found.append(f"{pid} {file.read().strip()}")
@@ -137,6 +139,8 @@ def main():
     with open(plan_path, encoding="utf-8") as file:
         plans = json.load(file)
     told = threading.Lock()
+    # A shell that started us in the background has SIGINT ignored, and a program keeps what it inherits.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def work(todo):
         while True:
