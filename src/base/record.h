@@ -255,6 +255,7 @@ struct run_outcome {
     X(EMPTY_ROOT, "empty_root")                                                                    \
     X(LANDLOCK, "landlock")                                                                        \
     X(RLIMITS, "rlimits")                                                                          \
+    X(CGROUP, "cgroup")                                                                            \
     X(DESCRIPTORS, "descriptors_closed")                                                           \
     X(SECCOMP, "seccomp")
 /* clang-format on */

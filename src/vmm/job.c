@@ -41,6 +41,7 @@ int job_init_defaults(struct job *job)
     job->limits.console_bytes = JOB_DEFAULT_CONSOLE_BYTES;
     job->large_outputs.over_bytes = JOB_DEFAULT_LARGE_OVER_BYTES;
     job->sandbox = JOB_SANDBOX_STRICT;
+    cgroup_facts_init(&job->cgroup_facts);
     job->source = strdup("the configuration");
     job->kernel_cmdline = strdup(JOB_DEFAULT_KERNEL_CMDLINE);
     return job->source && job->kernel_cmdline ? 0 : -ENOMEM;
@@ -165,6 +166,30 @@ void job_record_limits(const struct job *job, struct record_limits *ret_limits)
                 [STREAM_OUTPUT] = job->limits.output_bytes,
                 [STREAM_ANNOUNCED] = (uint64_t)MANIFEST_STREAM_BYTES,
             },
+    };
+}
+
+#define VM_PROCESS_BYTES (64 * MIB)
+#define VM_PROCESS_TASKS 16
+#define KVM_BYTES_SHARE 64 /* of the guest's memory, one part in so many */
+
+void job_cgroup_limits(const struct job *job, struct cgroup_limits *ret_limits)
+{
+    struct record_limits collected;
+    uint64_t bytes = job->memory_mib * MIB;
+
+    job_record_limits(job, &collected);
+    bytes += bytes / KVM_BYTES_SHARE + VM_PROCESS_BYTES + collected.console_bytes;
+    for (size_t i = 0; i < STREAM_COUNT; i++) {
+        bytes += collected.stream_bytes[i];
+    }
+    *ret_limits = (struct cgroup_limits){
+        .cpus = job->cgroup.cpus,
+        .memory_max_bytes = job->cgroup.memory_max_mib ? job->cgroup.memory_max_mib * MIB : bytes,
+        .pids_max = job->cgroup.pids_max ? job->cgroup.pids_max
+                                         : VM_PROCESS_TASKS + job->vcpus + job->drive_count,
+        .memory_asked = job->cgroup.memory_max_mib != 0,
+        .pids_asked = job->cgroup.pids_max != 0,
     };
 }
 

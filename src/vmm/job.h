@@ -25,6 +25,7 @@
 #include "base/error.h"
 #include "base/record.h"
 #include "protocol/protocol.h"
+#include "vmm/cgroup.h"
 
 #include <jansson.h>
 
@@ -71,7 +72,8 @@
     X(LIMITS, "limits")                                                                            \
     X(REPORT_PATH, "report_path")                                                                  \
     X(LARGE_OUTPUTS, "large_outputs")                                                              \
-    X(SANDBOX, "sandbox")
+    X(SANDBOX, "sandbox")                                                                          \
+    X(CGROUP, "cgroup")
 
 enum job_key {
 #define X(id, name) JOB_KEY_##id,
@@ -173,6 +175,12 @@ struct job {
     } large_outputs;         /* used only if JOB_KEY_LARGE_OUTPUTS is given */
 
     uint64_t sandbox; /* enum job_sandbox */
+    struct {
+        char *cpus;              /* NULL: all */
+        uint64_t memory_max_mib; /* 0: what job_cgroup_limits() reckons */
+        uint64_t pids_max;       /* 0: likewise */
+    } cgroup;
+    struct cgroup_facts cgroup_facts; /* the launcher's, from the run; not in the file */
 };
 
 static inline bool job_given(const struct job *job, enum job_key key)
@@ -250,6 +258,13 @@ int job_set_report_path(struct job *job, const char *path) must_check;
 
 /* The limits of the job as the run record wants them. */
 void job_record_limits(const struct job *job, struct record_limits *ret_limits);
+
+/*
+ * The limits of the VM process's control group. What the job does not name is reckoned so that no
+ * honest VM comes near it: memory for the guest, 1/64 of that for page tables and what KVM keeps for
+ * each page, all that the job allows to be collected, and 64 MiB; tasks for all actors and 16 more.
+ */
+void job_cgroup_limits(const struct job *job, struct cgroup_limits *ret_limits);
 
 /* The first problem, with a count of the others, as one error (for the library). */
 void job_problems_to_error(const struct job_problems *problems, struct bvmm_error *ret_err);

@@ -19,6 +19,8 @@
 #define LABELS_MAX 64
 #define LABEL_MAX_CHARS 1024
 #define NAME_MAX_CHARS 256
+#define CPUS_MAX_CHARS 256
+#define PIDS_MAX (4 * MIB) /* as many as Linux ever numbers */
 #define ANY_LENGTH UINT64_MAX
 
 static const char *const fstype_names[] = {
@@ -58,6 +60,8 @@ static const char *const sandbox_names[] = {
 #define LABEL_TEXT "a string of at most 1024 characters"
 #define USER_FORM "^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$"
 #define USER_TEXT "a user, or user:group, each a name or a number"
+#define CPUS_FORM "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$"
+#define CPUS_TEXT "CPU numbers and ranges with commas between them: \"0-1,3\""
 #define HOSTNAME_FORM "^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
 #define HOSTNAME_TEXT "a host name of at most 64 letters, digits, dots and hyphens"
 
@@ -85,6 +89,13 @@ static const struct job_field limits_fields[] = {
 static const struct job_field large_outputs_fields[] = {
     {.name = "over_bytes", UINT(large_outputs.over_bytes, 0, STREAM_LIMIT_MAX_BYTES)},
     {.name = "dir", PATH(large_outputs.dir, "a path")},
+    {.name = NULL},
+};
+
+static const struct job_field cgroup_fields[] = {
+    {.name = "cpus", TEXT(cgroup.cpus, 1, CPUS_MAX_CHARS, CPUS_FORM, CPUS_TEXT)},
+    {.name = "memory_max_mib", UINT(cgroup.memory_max_mib, 0, 2 * MEMORY_MAX_MIB)},
+    {.name = "pids_max", UINT(cgroup.pids_max, 0, PIDS_MAX)},
     {.name = NULL},
 };
 
@@ -154,6 +165,8 @@ const struct job_field job_fields[JOB_KEY_COUNT + 1] = {
         {.name = "large_outputs", OBJECT(large_outputs_fields)},
     [JOB_KEY_SANDBOX] =
         {.name = "sandbox", ENUM(sandbox, sandbox_names)},
+    [JOB_KEY_CGROUP] =
+        {.name = "cgroup", OBJECT(cgroup_fields)},
 };
 /* clang-format on */
 

@@ -245,6 +245,24 @@ static void free_broker(struct job *job)
     job->vsock_broker = NULL;
 }
 
+static int make_cgroup(struct job *job, struct cgroup **ret_cgroup, struct bvmm_error *err)
+{
+    struct cgroup_limits limits;
+
+    job_cgroup_limits(job, &limits);
+    return cgroup_make(NULL, &limits, job->sandbox == JOB_SANDBOX_BEST_EFFORT, &job->cgroup_facts,
+                       ret_cgroup, err);
+}
+
+/* Not before the VM process is gone: the layer is ours, and not for it to tell. */
+static void note_cgroup(const struct job *job, struct record *record)
+{
+    const uint32_t layer = 1U << SANDBOX_CGROUP;
+
+    record->sandbox.layers &= ~layer;
+    record->sandbox.layers |= job->cgroup_facts.stands ? layer : 0;
+}
+
 int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
                  int cancel_fd, struct bvmm_error *err)
 {
@@ -255,6 +273,7 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
                                 .start_ns = clock_monotonic_ns()};
     struct vm_process process = {.job = job, .record = record};
     struct record *layout = NULL;
+    struct cgroup *cgroup = NULL;
     int alive_fd = -1;
     int code = 0;
 
@@ -266,14 +285,21 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
     if (code < 0) {
         return code;
     }
+    code = make_cgroup(job, &cgroup, err);
+    if (code < 0) {
+        free_broker(job);
+        return code;
+    }
     layout = record_layout_copy(record);
     if (layout == NULL) {
+        cgroup_remove(cgroup, &job->cgroup_facts);
         free_broker(job);
         return error_set(err, BVMM_ERROR_MEMORY, -ENOMEM, "no memory for the run record's layout");
     }
-    code = spawn_process((enum job_sandbox)job->sandbox, record, vm_process_main, &process,
-                         &launcher.pid, &alive_fd, err);
+    code = spawn_process((enum job_sandbox)job->sandbox, record, cgroup_fd(cgroup),
+                         vm_process_main, &process, &launcher.pid, &alive_fd, err);
     if (code < 0) {
+        cgroup_remove(cgroup, &job->cgroup_facts);
         free_broker(job);
         free(layout);
         return code;
@@ -286,6 +312,7 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
         code = -errno;
         (void)kill(launcher.pid, SIGKILL);
         (void)waitpid(launcher.pid, NULL, 0);
+        cgroup_remove(cgroup, &job->cgroup_facts);
         (void)close(alive_fd);
         free_broker(job);
         free(layout);
@@ -294,6 +321,8 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
     }
     supervise(&launcher);
     reap(&launcher, layout);
+    note_cgroup(job, record);
+    cgroup_remove(cgroup, &job->cgroup_facts);
     (void)close(launcher.pidfd);
     (void)close(alive_fd);
     free_broker(job);

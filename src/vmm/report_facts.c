@@ -292,6 +292,27 @@ static json_t *violation(struct report_builder *b)
     return object;
 }
 
+static json_t *number_or_null(uint64_t number)
+{
+    return number == CGROUP_UNKNOWN ? json_null() : report_u64(number);
+}
+
+static json_t *cgroup(struct report_builder *b)
+{
+    const struct cgroup_facts *facts = &b->job->cgroup_facts;
+    json_t *object = json_object();
+
+    report_set(b, object, "path", report_text_or_null(facts->path[0] ? facts->path : NULL));
+    report_set(b, object, "reason", report_text_or_null(facts->reason[0] ? facts->reason : NULL));
+    report_set(b, object, "cpus", report_text_or_null(facts->cpus[0] ? facts->cpus : NULL));
+    report_set(b, object, "memory_max_bytes", number_or_null(facts->memory_max_bytes));
+    report_set(b, object, "memory_swap_max_bytes", number_or_null(facts->memory_swap_max_bytes));
+    report_set(b, object, "pids_max", number_or_null(facts->pids_max));
+    report_set(b, object, "memory_peak_bytes", number_or_null(facts->memory_peak_bytes));
+    report_set(b, object, "oom_kills", number_or_null(facts->oom_kills));
+    return object;
+}
+
 json_t *report_sandbox(struct report_builder *b)
 {
     const char *refused = b->record->sandbox.refused;
@@ -301,9 +322,13 @@ json_t *report_sandbox(struct report_builder *b)
                json_string(job_sandbox_name((enum job_sandbox)b->job->sandbox)));
     report_set(b, sandbox, "layers", layers(b));
     report_set(b, sandbox, "refused", refused[0] ? report_text(refused) : json_null());
+    report_set(b, sandbox, "cgroup", cgroup(b));
     report_set(b, sandbox, "violation", violation(b));
     if (b->job->sandbox == JOB_SANDBOX_OFF) {
         report_warn(b, "THE SANDBOX WAS OFF: the guest was held by KVM and bvmm's own code alone");
+    }
+    if (b->job->cgroup_facts.stands && b->job->cgroup_facts.reason[0]) {
+        report_warn(b, "the control group is not complete: %s", b->job->cgroup_facts.reason);
     }
     if (refused[0]) {
         report_warn(b, "the sandbox was not complete: %s", refused);

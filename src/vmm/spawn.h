@@ -29,10 +29,12 @@ typedef void (*spawn_main_fn)(void *context, int alive_fd);
  *
  * @mode: JOB_SANDBOX_STRICT: a namespace that the host refuses is an error (kind SANDBOX);
  * BEST_EFFORT: it is noted in record->sandbox, OFF: none is asked for.
+ * @cgroup_fd: the control group that the child is born in, or -1.
  * @ret_pid, @ret_alive_fd: of the child, and the pipe's end that must stay open while it is to live.
  */
-int spawn_process(enum job_sandbox mode, struct record *record, spawn_main_fn child_main,
-                  void *context, pid_t *ret_pid, int *ret_alive_fd, struct bvmm_error *err)
+int spawn_process(enum job_sandbox mode, struct record *record, int cgroup_fd,
+                  spawn_main_fn child_main, void *context, pid_t *ret_pid, int *ret_alive_fd,
+                  struct bvmm_error *err)
     must_check;
 
 /*

@@ -234,7 +234,8 @@ static void every_key_is_stored(void **state)
         "\"drives\": [{\"path\": \"ext4\", \"mount\": \"/m\"}, {\"path\": \"text\"}],"
         "\"output_files\": [\"/o\"], \"limits\": {\"stdout_bytes\": 1, \"stderr_bytes\": 2,"
         "\"output_bytes\": 3, \"console_bytes\": 4096}, \"report_path\": \"out.json\","
-        "\"large_outputs\": {\"over_bytes\": 9, \"dir\": \"ld\"}, \"sandbox\": \"off\"}",
+        "\"large_outputs\": {\"over_bytes\": 9, \"dir\": \"ld\"}, \"sandbox\": \"off\","
+        "\"cgroup\": {\"cpus\": \"0-1\", \"memory_max_mib\": 5, \"pids_max\": 6}}",
         &job);
     assert_string_equal(job.name, "n");
     assert_int_equal(job.labels.count, 1);
@@ -271,6 +272,9 @@ static void every_key_is_stored(void **state)
     assert_true(job.report_dir_fd >= 0);
     assert_int_equal(job.large_outputs.over_bytes, 9);
     assert_int_equal(job.sandbox, JOB_SANDBOX_OFF);
+    assert_string_equal(job.cgroup.cpus, "0-1");
+    assert_int_equal(job.cgroup.memory_max_mib, 5);
+    assert_int_equal(job.cgroup.pids_max, 6);
     for (int key = 0; key < JOB_KEY_COUNT; key++) {
         /* An image is named by one key or the other; test_job_image.c has this one. */
         assert_true(job_given(&job, (enum job_key)key) != (key == JOB_KEY_IMAGE));
