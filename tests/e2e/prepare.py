@@ -78,7 +78,8 @@ def own_init_image(path):
     """The bench image with the scripts of guest/ in /own: images with an init of their own."""
     own = os.path.join(path, "own.squashfs")
     shutil.copy(os.path.join(path, "bench.squashfs"), own)
-    quietly("mksquashfs", SCRIPTS, own, "-keep-as-directory", "-no-progress", "-quiet", "-all-root")
+    quietly("mksquashfs", SCRIPTS, own, "-keep-as-directory", "-no-progress", "-quiet", "-no-recovery",
+            "-all-root")
 
 
 def initramfs(path):
