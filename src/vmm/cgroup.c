@@ -146,7 +146,7 @@ static void add_reason(struct cgroup_facts *facts, const char *fmt, ...)
 static void find_own_name(char name[PATH_MAX])
 {
     FILE *file = fopen("/proc/self/cgroup", "re");
-    char line[PATH_MAX + 8];
+    char line[PATH_MAX + 3]; /* what stands before the name goes */
 
     name[0] = '\0';
     while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
