@@ -74,7 +74,7 @@ static _Noreturn void launcher_main(struct child *child)
     pid_t pid = 0;
     int alive_fd = -1;
 
-    if (spawn_process(child->mode, child->record, child_main, child, &pid, &alive_fd,
+    if (spawn_process(child->mode, child->record, -1, child_main, child, &pid, &alive_fd,
                       &child->shared->error) < 0) {
         set_stage(child->shared, STAGE_REFUSED);
         _exit(1);

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Scenarios in which somebody kills: whatever dies, there is a report, or nothing is left. See harness.py for the words."""
+
+import json
+import os
+
+from harness import Run, expect, same, scenario
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+KILLS = 50
+SEED = 20260101
+
+
+@scenario(f"the VM process or the launcher is killed, {KILLS} times at random moments")
+def killed_at_random(_):
+    with open(os.path.join(HERE, "kill-at-random"), "rb") as file:
+        script = file.read()
+    run = Run({"command": "sleep 1000", "timeout_secs": 300}, files={"kill-at-random": script}, report=None, alone=True,
+              wrap=["sh", "kill-at-random", str(KILLS), str(SEED)])
+    out = yield run
+    same(out.status, 0, f"kill-at-random's exit status ({out.err[-500:]})")
+    statuses = []
+    for number in range(2, KILLS + 1, 2):
+        report = json.loads(out.read(f"report-{number}.json"))
+        statuses.append(report["status"])
+        expect(report["status"] != "vm_killed" or report["vm_signal"]["number"] == 9,
+               f"report {number}: vm_signal {report['vm_signal']}")
+    same(set(statuses), {"vm_killed"}, "statuses of runs whose VM process was killed")
+    left = [name for name in os.listdir(out.path) if "tmp" in name or name.startswith(".")]
+    same(left, [], "temporary files")
