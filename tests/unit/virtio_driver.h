@@ -70,7 +70,8 @@ static inline uint16_t *driver_used_event(const struct driver_queue *queue)
 
 static inline uint16_t driver_avail_event(const struct driver_queue *queue)
 {
-    return *driver_u16(queue, queue->used + 4 + 8ULL * queue->size);
+    return __atomic_load_n(driver_u16(queue, queue->used + 4 + 8ULL * queue->size),
+                           __ATOMIC_RELAXED);
 }
 
 static inline void driver_queue_init(struct driver_queue *queue, uint8_t *base, uint64_t address,
@@ -201,10 +202,11 @@ static inline bool driver_take_used(struct driver_queue *queue, uint16_t *ret_he
 static inline bool driver_want_interrupt(struct driver_queue *queue)
 {
     if (queue->event_idx) {
-        *driver_used_event(queue) = queue->last_used;
+        __atomic_store_n(driver_used_event(queue), queue->last_used, __ATOMIC_RELAXED);
     }
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return *driver_u16(queue, queue->used + 2) != queue->last_used;
+    return __atomic_load_n(driver_u16(queue, queue->used + 2), __ATOMIC_RELAXED) !=
+           queue->last_used;
 }
 
 /* ---- Registers, by whatever way `write` takes ------------------------------------------------ */
