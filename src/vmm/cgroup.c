@@ -539,6 +539,16 @@ static int refuse(const struct cgroup_facts *facts, int code, struct bvmm_error 
         facts->reason);
 }
 
+/* There is none after all; only the reason stays. */
+static void forget_limits(struct cgroup_facts *facts)
+{
+    char reason[CGROUP_TEXT_BYTES];
+
+    memcpy(reason, facts->reason, sizeof(reason));
+    cgroup_facts_init(facts);
+    memcpy(facts->reason, reason, sizeof(reason));
+}
+
 int cgroup_make(const char *own, const struct cgroup_limits *limits, bool best_effort,
                 struct cgroup_facts *facts, struct cgroup **ret_cgroup, struct bvmm_error *err)
 {
@@ -559,8 +569,7 @@ int cgroup_make(const char *own, const struct cgroup_limits *limits, bool best_e
     }
     if (!facts->stands || (code < 0 && !best_effort)) {
         cgroup_remove(cgroup, facts);
-        facts->stands = false;
-        facts->path[0] = '\0';
+        forget_limits(facts);
         return code < 0 && asked && !best_effort ? refuse(facts, code, err) : 0;
     }
     *ret_cgroup = cgroup;

@@ -261,6 +261,12 @@ static void note_cgroup(const struct job *job, struct record *record)
 
     record->sandbox.layers &= ~layer;
     record->sandbox.layers |= job->cgroup_facts.stands ? layer : 0;
+    if (record->outcome.status == RUN_VM_KILLED && record->outcome.vm_signal == SIGKILL &&
+        job->cgroup_facts.oom_kills != CGROUP_UNKNOWN && job->cgroup_facts.oom_kills > 0) {
+        outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_MEMORY,
+                    "the VM process needed more host memory than its control group may have, and "
+                    "the kernel killed it: a larger $.cgroup.memory_max_mib would help");
+    }
 }
 
 int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
@@ -296,8 +302,8 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
         free_broker(job);
         return error_set(err, BVMM_ERROR_MEMORY, -ENOMEM, "no memory for the run record's layout");
     }
-    code = spawn_process((enum job_sandbox)job->sandbox, record, cgroup_fd(cgroup),
-                         vm_process_main, &process, &launcher.pid, &alive_fd, err);
+    code = spawn_process((enum job_sandbox)job->sandbox, record, cgroup_fd(cgroup), vm_process_main,
+                         &process, &launcher.pid, &alive_fd, err);
     if (code < 0) {
         cgroup_remove(cgroup, &job->cgroup_facts);
         free_broker(job);
@@ -321,8 +327,8 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
     }
     supervise(&launcher);
     reap(&launcher, layout);
-    note_cgroup(job, record);
     cgroup_remove(cgroup, &job->cgroup_facts);
+    note_cgroup(job, record);
     (void)close(launcher.pidfd);
     (void)close(alive_fd);
     free_broker(job);

@@ -200,8 +200,11 @@ int spawn_process(enum job_sandbox mode, struct record *record, int cgroup_fd,
                   spawn_main_fn child_main, void *context, pid_t *ret_pid, int *ret_alive_fd,
                   struct bvmm_error *err)
 {
-    struct helper helper = {
-        .mode = mode, .record = record, .cgroup_fd = cgroup_fd, .child_main = child_main, .context = context};
+    struct helper helper = {.mode = mode,
+                            .record = record,
+                            .cgroup_fd = cgroup_fd,
+                            .child_main = child_main,
+                            .context = context};
     int alive[2];
     int word[2];
     pid_t pid = 0;

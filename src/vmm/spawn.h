@@ -34,8 +34,7 @@ typedef void (*spawn_main_fn)(void *context, int alive_fd);
  */
 int spawn_process(enum job_sandbox mode, struct record *record, int cgroup_fd,
                   spawn_main_fn child_main, void *context, pid_t *ret_pid, int *ret_alive_fd,
-                  struct bvmm_error *err)
-    must_check;
+                  struct bvmm_error *err) must_check;
 
 /*
  * spawn_follow - for the child: die with the launcher, and now if it is gone. The kernel forgets that at

@@ -264,6 +264,8 @@ static void controllers_that_are_missing(void **state)
     only_pids.cpus = "0-1";
     effective_cpus = "0\n"; /* the parent has no more */
     assert_int_equal(cgroup_make(base, &only_pids, false, &facts, &cgroup, &err), -ERANGE);
+    assert_int_equal(facts.memory_max_bytes, CGROUP_UNKNOWN); /* nothing stands */
+    assert_string_equal(facts.cpus, "");
     assert_non_null(strstr(err.message, "cpus \"0-1\" cannot be had, only \"0\""));
     assert_int_equal(count_dirs(), 0);
     put_base_files();
