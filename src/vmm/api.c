@@ -49,7 +49,8 @@ const char *bvmm_version(void)
 
 static int no_memory(struct bvmm_error *error)
 {
-    return error_set(error, BVMM_ERROR_MEMORY, -ENOMEM, "out of memory");
+    (void)error_set(error, BVMM_ERROR_MEMORY, -ENOMEM, "out of memory");
+    return -ENOMEM;
 }
 
 /* ---- Running --------------------------------------------------------------------------------- */
