@@ -252,7 +252,10 @@ class Scratch:
         sweep_scratch(self.parent, self.prefix)
         while True:
             self.path = tempfile.mkdtemp(SCRATCH_SUFFIX, self.prefix, self.parent)
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # a sweeper was faster, between mkdtemp and open: take another
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.stat(self.path).st_ino == os.fstat(self._fd).st_ino:
