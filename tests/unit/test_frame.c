@@ -200,7 +200,8 @@ static void test_lost_bytes_cost_one_frame(void **state)
 
     (void)state;
     random_fill(&r, payload, sizeof(payload));
-    payload[sizeof(payload) - 1] = 0; /* not what the next frame begins with: then nothing is lost */
+    payload[sizeof(payload) - 1] =
+        0; /* not what the next frame begins with: then nothing is lost */
     for (size_t lost = 1; lost <= 4000; lost += 371) {
         size_t count = put_frame(bytes, 0, payload, 10);
         struct output *output;
