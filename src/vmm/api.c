@@ -359,6 +359,7 @@ int bvmm_kernel_bytes(const uint8_t **ret_kernel, size_t *ret_bytes, struct bvmm
 void bvmm_kernel_release(const uint8_t *kernel, size_t bytes)
 {
     if (kernel != NULL) {
+        /* NOLINTNEXTLINE(performance-no-int-to-ptr): ours, though const for the caller */
         (void)munmap((void *)(uintptr_t)kernel, bytes);
     }
 }
