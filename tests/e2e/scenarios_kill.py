@@ -7,7 +7,7 @@ import os
 from harness import Run, expect, same, scenario
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-KILLS = 50
+KILLS = 16
 SEED = 20260101
 
 
