@@ -14,7 +14,7 @@
 
 #include "actors/vsock_bridge.h"
 
-#define VSOCK_BATCH 64 /* packets in one direction before messages get their turn */
+#define VSOCK_BATCH 32 /* packets in one direction before messages get their turn */
 #define VSOCK_POLLS_PER_LOOK                                                                       \
     16 /* a busy guest must not keep the actor from the bridge's sockets  \
                                  */
