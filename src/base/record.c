@@ -16,27 +16,27 @@
 #define RECORD_ALIGNMENT_BYTES 4096
 
 static const char *const status_names[] = {
-#define X(id, name) [RUN_##id] = name,
+#define X(id, name) [RUN_##id] = (name),
     RUN_STATUS_LIST(X)
 #undef X
 };
 static const char *const time_names[] = {
-#define X(id, name) [TIME_##id] = name,
+#define X(id, name) [TIME_##id] = (name),
     RUN_TIME_LIST(X)
 #undef X
 };
 static const char *const stream_names[] = {
-#define X(id, name, port) [STREAM_##id] = name,
+#define X(id, name, port) [STREAM_##id] = (name),
     STREAM_LIST(X)
 #undef X
 };
 static const char *const exit_names[] = {
-#define X(id, name) [EXIT_##id] = name,
+#define X(id, name) [EXIT_##id] = (name),
     EXIT_LIST(X)
 #undef X
 };
 static const char *const layer_names[] = {
-#define X(id, name) [SANDBOX_##id] = name,
+#define X(id, name) [SANDBOX_##id] = (name),
     SANDBOX_LAYER_LIST(X)
 #undef X
 };

@@ -251,7 +251,7 @@ static void keep_errors(const struct child *child, struct tool_result *result)
             result->said[used++] = ';';
             result->said[used++] = ' ';
         } else {
-            result->said[used++] = from[i] == '\0' ? '?' : from[i];
+            result->said[used++] = (char)(from[i] == '\0' ? '?' : from[i]);
         }
     }
     result->said[used] = '\0';

@@ -182,7 +182,7 @@ static void set_option(struct options *o, int option, char *value)
         job->grace_ms = (uint32_t)strtoul(value, NULL, 10);
         break;
     case 'I':
-        o->interrupt_after_s = atoi(value);
+        o->interrupt_after_s = (int)strtol(value, NULL, 10);
         break;
     case 'S':
         o->save_dir = value;
@@ -276,6 +276,7 @@ static pid_t start_qemu(const struct options *o, const char *initramfs, int *ret
     size_t n = 23;
     static char append[1024];
     static char drives[9][512];
+    static char devices[9][64];
     int pipes[2];
     pid_t pid;
 
@@ -283,8 +284,8 @@ static pid_t start_qemu(const struct options *o, const char *initramfs, int *ret
     args[n++] = append;
     for (size_t i = 0; i <= o->drive_count; i++) {
         args[n++] = "-device";
-        snprintf(drives[i], sizeof(drives[i]), "virtio-blk-device,drive=d%zu", i);
-        args[n++] = strdup(drives[i]);
+        snprintf(devices[i], sizeof(devices[i]), "virtio-blk-device,drive=d%zu", i);
+        args[n++] = devices[i];
         snprintf(drives[i], sizeof(drives[i]), "file=%s,if=none,id=d%zu,format=raw,readonly=on",
                  i == 0 ? o->image : o->drives[i - 1], i);
         args[n++] = "-drive";
