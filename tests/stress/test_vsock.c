@@ -162,7 +162,7 @@ static void quiet_guest_wakes_nobody(void **state)
         }
     }
     /* The guest takes what it has credit for. Soon there is a second without any wake-up. */
-    for (unsigned attempt = 0; attempt < 20 && sleeps() != before; attempt++) {
+    for (unsigned attempt = 0; attempt < 90 && sleeps() != before; attempt++) {
         before = sleeps();
         for (unsigned i = 0; i < 500; i++) {
             (void)turn(world);
