@@ -23,7 +23,7 @@
 #include "actors/vsock_conn.h"
 
 /* A connection's buffer towards the host, and so the guest's credit. */
-#define VSOCK_BRIDGE_BUFFER_BYTES (64 * KIB)
+#define VSOCK_BRIDGE_BUFFER_BYTES 65536U
 /* Host programs that have connected but not yet said CONNECT. One more drives out the oldest. */
 #define VSOCK_BRIDGE_CALLERS_MAX 64
 #define VSOCK_BRIDGE_LINE_BYTES 32
