@@ -588,7 +588,7 @@ int cgroup_join(int cgroup_fd)
 
 static void remove_dir(const struct cgroup *cgroup)
 {
-    const struct timespec wait = {.tv_nsec = 2 * 1000 * 1000};
+    const struct timespec wait = {.tv_nsec = 2L * 1000 * 1000};
 
     /* Nobody should be in it any more; if somebody is, that ends here. */
     (void)!write_file(cgroup->dir_fd, "cgroup.kill", "1");

@@ -269,6 +269,7 @@ static void note_cgroup(const struct job *job, struct record *record)
     }
 }
 
+/* NOLINTNEXTLINE(readability-function-size): one way in, and what was made undone at each way out */
 int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
                  int cancel_fd, struct bvmm_error *err)
 {
