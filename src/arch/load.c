@@ -219,6 +219,24 @@ static size_t cmdline_kernel_part(const char *cmdline)
     return strlen(cmdline);
 }
 
+bool cmdline_has(const char *cmdline, const char *beginning)
+{
+    const size_t end = cmdline_kernel_part(cmdline);
+    bool quoted = false;
+    bool word_start = true;
+
+    for (size_t i = 0; i < end; i++) {
+        if (word_start && strncmp(&cmdline[i], beginning, strlen(beginning)) == 0) {
+            return true;
+        }
+        if (cmdline[i] == '"') {
+            quoted = !quoted;
+        }
+        word_start = cmdline[i] == ' ' && !quoted;
+    }
+    return false;
+}
+
 int cmdline_insert(const char *cmdline, const char *addition, char *ret_text, size_t size,
                    struct bvmm_error *err)
 {

@@ -75,6 +75,9 @@ int load_cmdline(struct load_map *map, const char *cmdline, struct gpa address, 
 int cmdline_insert(const char *cmdline, const char *addition, char *ret_text, size_t size,
                    struct bvmm_error *err) must_check;
 
+/* Does a parameter of the kernel's (not one of init's, behind a "--") begin so? */
+bool cmdline_has(const char *cmdline, const char *beginning);
+
 /* Refuse a file that is no kernel for this machine, naming what it looks like instead. */
 int load_refuse_format(const struct arch_blob *kernel, const char *expected, struct bvmm_error *err)
     must_check;

@@ -386,10 +386,8 @@ static void test_initrd_that_does_not_fit(void **state)
 static void test_cmdline(void **state)
 {
     char text[2049];
-    char same[4096];
     struct small_image image;
     struct loaded loaded;
-    struct bvmm_error err = {0};
 
     (void)state;
     image_make(&image);
@@ -405,9 +403,36 @@ static void test_cmdline(void **state)
     assert_int_equal(loaded.ret, 0);
     assert_text(at(&loaded, ARM64_FDT, ARM64_FDT_BYTES_MAX), "/chosen", "bootargs", text);
     unload(&loaded);
-    /* Devices are in the tree: nothing is added. */
-    assert_int_equal(arch_cmdline("a -- b", arch_platform.virtio, 4, same, sizeof(same), &err), 0);
-    assert_string_equal(same, "a -- b");
+}
+
+/* Devices are in the tree. What is added is the early console, where there is to be a console. */
+static void test_what_the_cmdline_gets(void **state)
+{
+    static const char *const rows[][2] = {
+        {"a -- b", "a -- b"},
+        {"", ""},
+        {"console=ttyS0", "console=ttyS0 earlycon"},
+        {"console=ttyS0,115200 quiet", "console=ttyS0,115200 quiet earlycon"},
+        {"a console=ttyS0 -- b", "a console=ttyS0 earlycon -- b"},
+        {"a -- console=ttyS0", "a -- console=ttyS0"},
+        {"xconsole=ttyS0", "xconsole=ttyS0"},
+        {"console=hvc0", "console=hvc0"},
+        {"a=\"b console=ttyS0\"", "a=\"b console=ttyS0\""},
+        {"earlycon=ns16550a,mmio,0x40000000 console=ttyS0",
+         "earlycon=ns16550a,mmio,0x40000000 console=ttyS0"},
+        {"console=ttyS0 -- earlycon", "console=ttyS0 earlycon -- earlycon"},
+    };
+    struct bvmm_error err = {0};
+    char text[256];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        assert_int_equal(
+            arch_cmdline(rows[i][0], arch_platform.virtio, 4, text, sizeof(text), &err), 0);
+        assert_string_equal(text, rows[i][1]);
+    }
+    assert_int_equal(arch_cmdline("console=ttyS0", arch_platform.virtio, 4, text, 14, &err),
+                     -E2BIG);
 }
 
 /* ---- The device tree ------------------------------------------------------------------------- */
@@ -677,6 +702,7 @@ int main(void)
         cmocka_unit_test(test_initrd),
         cmocka_unit_test(test_initrd_that_does_not_fit),
         cmocka_unit_test(test_cmdline),
+        cmocka_unit_test(test_what_the_cmdline_gets),
         cmocka_unit_test(test_tree),
         cmocka_unit_test(test_cpus),
         cmocka_unit_test(test_gic_v3),

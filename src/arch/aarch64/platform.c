@@ -46,9 +46,15 @@ unsigned arch_memory_layout(uint64_t memory_bytes,
 int arch_cmdline(const char *user, const struct arch_window *virtio, unsigned virtio_count,
                  char *ret_text, size_t size, struct bvmm_error *err)
 {
+    /*
+     * The serial port's driver comes as late as any other device's, on x86 it comes first. What the
+     * kernel says before (a panic, say) needs the early console, at the tree's stdout-path.
+     */
+    const bool early = cmdline_has(user, "console=ttyS0") && !cmdline_has(user, "earlycon");
+
     (void)virtio; /* the device tree lists them */
     (void)virtio_count;
-    return cmdline_insert(user, "", ret_text, size, err);
+    return cmdline_insert(user, early ? "earlycon" : "", ret_text, size, err);
 }
 
 int arch_kernel_check(const struct arch_blob *kernel, struct bvmm_error *err)
