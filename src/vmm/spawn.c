@@ -177,13 +177,14 @@ static void close_pair(const int fds[2])
 
 static int hear_helper(pid_t helper, int word_fd, pid_t *ret_pid, struct bvmm_error *err)
 {
-    struct spawn_word word = {.code = -EIO};
+    struct spawn_word word = {0};
+    int status = 0;
     ssize_t n = 0;
 
     do {
         n = read(word_fd, &word, sizeof(word)); /* a program's signals may interrupt it */
     } while (n < 0 && errno == EINTR);
-    while (waitpid(helper, NULL, 0) < 0 && errno == EINTR) {
+    while (waitpid(helper, &status, 0) < 0 && errno == EINTR) {
     }
     if (n == sizeof(word) && word.pid > 0) {
         *ret_pid = word.pid;
@@ -192,8 +193,15 @@ static int hear_helper(pid_t helper, int word_fd, pid_t *ret_pid, struct bvmm_er
     if (n == sizeof(word) && word.layer != 0) {
         return jail_refusal(word.layer, word.code, err);
     }
-    return error_set(err, BVMM_ERROR_IO, word.code, "cannot start the VM process: %s",
-                     strerror(-word.code));
+    if (n == sizeof(word) && word.code < 0) {
+        return error_set(err, BVMM_ERROR_IO, word.code, "cannot start the VM process: %s",
+                         strerror(-word.code));
+    }
+    return error_set(err, BVMM_ERROR_IO, -EIO,
+                     "cannot start the VM process: its parent for a moment ended without a word "
+                     "(%s %d)",
+                     WIFSIGNALED(status) ? "signal" : "status",
+                     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
 int spawn_process(enum job_sandbox mode, struct record *record, int cgroup_fd,

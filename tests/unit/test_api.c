@@ -921,6 +921,8 @@ static volatile sig_atomic_t alarms;
 static void on_alarm(int number)
 {
     struct bvmm_vm *vm = alarmed_vm;
+    const int saved_errno =
+        errno; /* as every handler must: it may come between a call and a look */
 
     alarms++;
     if (vm != NULL) {
@@ -930,6 +932,7 @@ static void on_alarm(int number)
             abort();
         }
     }
+    errno = saved_errno;
 }
 
 static void cancel_by_a_signal_handler(void **state)
