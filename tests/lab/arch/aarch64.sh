@@ -9,10 +9,11 @@ lab_peer_packages=(qemu-system-arm)
 lab_modules=(virtio_pci virtio_blk virtio_console virtiofs squashfs overlay)
 lab_console='console=ttyAMA0'
 
-# lab_qemu_machine CPUS: the arguments of QEMU that are the architecture's own.
+# lab_qemu_machine CPUS: the arguments of QEMU that are the architecture's own. BVMM_LAB_GIC=2: a host with an older
+# interrupt controller. BVMM_LAB_CPU=max: all that QEMU can do (SVE, pointer authentication, LSE).
 lab_qemu_machine() {
-    qemu_machine=(-machine 'virt,virtualization=on,gic-version=3,memory-backend=ram'
-        -cpu cortex-a72 -smp "$1")
+    qemu_machine=(-machine "virt,virtualization=on,gic-version=${BVMM_LAB_GIC:-3},memory-backend=ram"
+        -cpu "${BVMM_LAB_CPU:-cortex-a72}" -smp "$1")
 }
 
 # lab_install_kernel TREE VERSION DIR: an Image as it is; a compressed one would cost TCG seconds.
