@@ -242,10 +242,12 @@ static void test_stdin_from_a_pipe(void **state)
     assert_int_equal(pipe(pipes), 0);
     if (fork() == 0) {
         close(pipes[0]);
-        for (int i = 0; i < 100000; i++) {
-            dprintf(pipes[1], "%09d\n", i);
+        FILE *out = fdopen(pipes[1], "w");
+
+        for (int i = 0; out != NULL && i < 100000; i++) {
+            fprintf(out, "%09d\n", i);
         }
-        _exit(0);
+        _exit(out != NULL && fclose(out) == 0 ? 0 : 1);
     }
     close(pipes[1]);
     assert_int_equal(initramfs_build(&job, pipes[0], -1, &bytes, &count, &err), 0);

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "rounds.h"
 #include "seeded_random.h"
 #include "virtio_driver.h"
 
@@ -198,11 +199,12 @@ static void interrupts_without_event_idx_follow_the_flag(void **state)
 static void interrupts_with_event_idx_follow_the_index(void **state)
 {
     struct seeded_random random = random_from_seed("interrupts_with_event_idx");
+    const unsigned times = rounds(100000);
     struct setup s;
 
     (void)state;
     set_up(&s, true, false);
-    for (unsigned i = 0; i < 100000; i++) {
+    for (unsigned i = 0; i < times; i++) {
         const unsigned count = (unsigned)random_below(&random, 20);
         const uint16_t before = s.queue.next_used;
         const uint16_t event = (uint16_t)(before + random_below(&random, 40) - 20);
@@ -611,12 +613,13 @@ static void random_desc(struct setup *s, struct seeded_random *random, uint64_t 
 static void random_hostile_driver(void **state)
 {
     struct seeded_random random = random_from_seed("random_hostile_driver");
+    const unsigned lives = rounds(10000);
     unsigned faults[VIRTQ_FAULT_COUNT] = {0};
     unsigned good = 0;
     unsigned told = 0;
 
     (void)state;
-    for (unsigned life = 0; life < 10000; life++) {
+    for (unsigned life = 0; life < lives; life++) {
         struct setup s;
 
         if (life % 2500 == 0 && life > 0) {

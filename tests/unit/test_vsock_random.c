@@ -3,6 +3,7 @@
  * test_vsock_random.c: a guest and host programs that do thousands of random things, against an
  * oracle (vsock_world.h). The seed is printed; BVMM_TEST_SEED repeats a run.
  */
+#include "rounds.h"
 #include "vsock_world.h"
 
 #include <sys/resource.h>
@@ -70,9 +71,10 @@ static void live(struct seeded_random *random, unsigned limit)
 static void random_world(void **state)
 {
     struct seeded_random random = random_from_seed("random_world");
+    const unsigned lives = rounds(LIVES);
 
     (void)state;
-    for (unsigned i = 0; i < LIVES; i++) {
+    for (unsigned i = 0; i < lives; i++) {
         live(&random, i % 3 == 0 ? 3 : i % 3 == 1 ? 20 : 150);
     }
 }
