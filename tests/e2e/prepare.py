@@ -2,15 +2,23 @@
 """Make what the scenarios' jobs name: kernels and images, whole and broken ones. Below the run's directory:
 kernel/{vmlinux,vmlinux-64bit,bzImage} or kernel/Image; images/*.squashfs and others; files/."""
 
+import io
+import json
 import os
 import random
 import shutil
 import struct
 import subprocess
+import tarfile
 
 PT_NOTE = 4
 NOTE_PVH = 18            # XEN_ELFNOTE_PHYS32_ENTRY
-SCRIPTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest")
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+SCRIPTS = os.path.join(HERE, "guest")
+# What the container image of the tests says of itself.
+CONTAINER = {"config.entrypoint": ["/bin/sh", "-c"], "config.cmd": ["echo cmd; id -u; pwd; echo $WORD; cat /bin/file; ls /gone /kept"],
+             "config.env": "WORD=two words", "config.workingdir": "/work", "config.user": "7:8"}
 DRIVE_BYTES = 1024 * 1024
 
 
@@ -19,6 +27,8 @@ def prepare(place):
         os.makedirs(os.path.join(place.base, directory), exist_ok=True)
     kernels(place)
     images(place)
+    tools(place.base)
+    container(place)
 
 
 def quietly(*command):
@@ -113,3 +123,62 @@ def broken_images(path):
         data = file.read()
     with open(os.path.join(path, "garbled.squashfs"), "wb") as file:
         file.write(data[:96] + random.randbytes(len(data) - 96))
+
+
+# --- tools, and a container ---
+
+def tools(base):
+    """bvmm's tools and the example runner, in the places that they have in the source tree."""
+    shutil.copytree(os.path.join(ROOT, "tools/lib"), os.path.join(base, "tools/lib"), dirs_exist_ok=True)
+    for name in ("bvmm-image", "bvmm-run"):
+        shutil.copy(os.path.join(ROOT, "tools", name), os.path.join(base, "tools"))
+    shutil.copytree(os.path.join(ROOT, "examples/runner"), os.path.join(base, "examples/runner"), dirs_exist_ok=True)
+
+
+def container(place):
+    """files/container.tar, as docker save writes it, and its conversion in cache/: what is called where the guests run finds
+    it there, without the programs that convert."""
+    if not shutil.which("umoci") or not shutil.which("skopeo"):
+        return
+    layout = os.path.join(place.base, "files/container")
+    tree = os.path.join(place.base, "files/container-tree")
+    quietly("unsquashfs", "-no-progress", "-quiet", "-d", tree, os.path.join(place.images, "tiny.squashfs"))
+    quietly("umoci", "init", "--layout", layout)
+    quietly("umoci", "new", "--image", f"{layout}:t")
+    for number, layer in enumerate(container_layers(tree)):
+        path = f"{layout}-{number}.tar"
+        with tarfile.open(path, "w") as tar:
+            for name, source in layer.items():
+                add_to_layer(tar, name, source)
+        quietly("umoci", "raw", "add-layer", "--image", f"{layout}:t", path)
+        os.unlink(path)
+    words = [word for key, values in CONTAINER.items() for value in ([values] if isinstance(values, str) else values)
+             for word in (f"--{key}", value)]
+    quietly("umoci", "config", "--image", f"{layout}:t", *words)
+    archive = os.path.join(place.base, "files/container.tar")
+    quietly("skopeo", "--insecure-policy", "copy", "-q", f"oci:{layout}:t", f"docker-archive:{archive}:local/container:t")
+    done = subprocess.run([os.path.join(place.base, "tools/bvmm-image"), "cached", archive], check=True, capture_output=True,
+                          env={**os.environ, "BVMM_CACHE": os.path.join(place.base, "cache")}, text=True)
+    with open(done.stdout.strip() + ".json", encoding="utf-8") as file:
+        json.load(file)
+    shutil.rmtree(tree)
+    shutil.rmtree(layout)
+
+
+def container_layers(tree):
+    """Two layers, {name: path, text, or None for a directory}: the second replaces a file, and removes one by a whiteout."""
+    return ({".": tree, "work": None, "bin/file": "first\n", "gone": "x", "kept": "x"},
+            {"bin/file": "second\n", ".wh.gone": ""})
+
+
+def add_to_layer(tar, name, source):
+    if source is not None and os.path.isdir(source):
+        tar.add(source, name)
+        return
+    info = tarfile.TarInfo(name)
+    info.mode = 0o755
+    data = (source or "").encode()
+    info.size = len(data)
+    if source is None:
+        info.type = tarfile.DIRTYPE
+    tar.addfile(info, io.BytesIO(data))
