@@ -145,9 +145,10 @@ def odd_ports(_):
     same(told["storm of connections"], ["ECONNRESET"], "storm of connections")
     expect(told["control port, garbage"] in ("ECONNRESET", "EPIPE"), f"control port, garbage: {told}")
     same((told["stream over its limit"], told["exit code"]), ("end", "end"), "bvmm closed when it had all")
-    # The one that was never closed has what had come, and says that it is cut.
+    # The one that was never closed has what had come, and says that it is cut; a kernel that reboots may reset its devices.
     stdout = report["stdout"]
-    same((out.text("stdout"), stdout["state"], stdout["truncated"]), (digest(out.run) + "\n", "open", True), "stdout")
+    same((out.text("stdout"), stdout["state"] in ("open", "broken"), stdout["truncated"]), (digest(out.run) + "\n", True, True),
+         f"stdout ({stdout['state']})")
     stderr = report["stderr"]
     same((out.text("stderr"), stderr["state"], stderr["truncated"], stderr["dropped_bytes"]),
          ("e" * 1000, "complete", True, 3_000_000 - 1000), "stderr")

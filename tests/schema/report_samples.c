@@ -55,7 +55,9 @@ static void sample_complete(void)
     fixture_output_file(&f, "/out/\xff", "", 0);
     fixture_announce_file(&f, "/out/a", "abc", 3);
     fixture_announce_file(&f, "/lost", "xyz", 3);
-    fixture_announce_missing(&f, "/none/*");
+    for (int reason = MANIFEST_REASON_NONE; reason < MANIFEST_REASON_COUNT; reason++) {
+        fixture_announce_missing(&f, "/none/*", (enum manifest_reason)reason);
+    }
     write_sample(&f);
 }
 

@@ -120,11 +120,12 @@ static inline void fixture_announce_file(struct fixture *f, const char *path, co
     fixture_announce_line(f, &entry);
 }
 
-static inline void fixture_announce_missing(struct fixture *f, const char *pattern)
+static inline void fixture_announce_missing(struct fixture *f, const char *pattern,
+                                            enum manifest_reason reason)
 {
     struct manifest_entry entry = {
         .name = MANIFEST_MISSING,
-        .reason = MANIFEST_REASON_NO_MATCH,
+        .reason = reason,
         .path = pattern,
         .path_bytes = strlen(pattern),
     };

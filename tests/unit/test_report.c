@@ -420,7 +420,7 @@ static void output_files_with_a_manifest(void **state)
     fixture_announce_file(&f, "/o/a", "aaa", 3);
     fixture_announce_file(&f, "/o/b", "bbb", 3);
     fixture_announce_file(&f, "/o/lost", "lost", 4);
-    fixture_announce_missing(&f, "/none");
+    fixture_announce_missing(&f, "/none", MANIFEST_REASON_NO_MATCH);
     fixture_u32(&f, 2);
     fixture_output_file(&f, "/o/a", "aaa", 3);
     fixture_output_file(&f, "/o/b", "bXb", 3); /* damaged on the way */
