@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "arch/aarch64/gic.h"
 #include "arch/aarch64/layout.h"
 #include "arch/arch.h"
 #include "arch/kvm.h"
@@ -319,9 +320,34 @@ static void test_probe(void **state)
     assert_int_equal(close(kvm_fd), 0);
 }
 
+/* ---- The interrupt controller ------------------------------------------------------------------ */
+
+/* The error kind Gic: a KVM that refuses a second one, and a host that can make neither. */
+static void test_gic_that_cannot_be_had(void **state)
+{
+    struct guest guest;
+    struct bvmm_error err;
+    enum arm64_gic gic = ARM64_GIC_V3;
+    int fd = -1;
+
+    (void)state;
+    guest_new(&guest, 1, off_code, off_code_end);
+    check(gic_choose(guest.vm_fd, 1, &gic, &err), &err);
+    assert_true(gic_create(guest.vm_fd, gic, 1, &fd, &err) < 0);
+    assert_int_equal(err.kind, BVMM_ERROR_GIC);
+    assert_non_null(strstr(err.message, "KVM_CREATE_DEVICE"));
+    assert_int_equal(fd, -1);
+    /* /dev/kvm itself knows nothing of devices: as a host without a usable controller. */
+    assert_int_equal(gic_choose(guest.kvm_fd, 1, &gic, &err), -ENOTSUP);
+    assert_int_equal(err.kind, BVMM_ERROR_GIC);
+    assert_non_null(strstr(err.message, "neither a GICv3 nor a GICv2"));
+    guest_free(&guest);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gic_that_cannot_be_had),
         cmocka_unit_test(test_registers),
         cmocka_unit_test(test_access_that_cannot_be_decoded),
         cmocka_unit_test(test_off_and_reset),
