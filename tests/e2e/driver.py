@@ -4,8 +4,8 @@
 a machine whose KVM can run them.
 
 usage: driver.py PLAN LANES
-PLAN is a JSON list of runs (harness.Run.plan). A line of JSON on standard output for each run, when it has ended.
-Paths are relative to the directory of PLAN.
+PLAN is a JSON list of runs (harness.Run.plan). A line of JSON on standard output for each run, when it has ended, and
+{"beat_ns": ...} every few seconds. Paths are relative to the directory of PLAN.
 """
 
 import json
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-KILL_AFTER_S = 60
+BEAT_S = 5
 
 
 class Watch:
@@ -133,27 +133,55 @@ def left_over(mark):
     return found
 
 
+def take(plan, base):
+    """Several labs may have this plan: each run is made in the first that takes it."""
+    try:
+        os.mkdir(os.path.join(base, plan["dir"], "taken"))
+        return True
+    except FileExistsError:
+        return False
+
+
+class Teller:
+    """Lines of JSON on standard output, and a sign of life every few seconds: a lab that hangs is known by its silence."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        threading.Thread(target=self.beat, daemon=True).start()
+
+    def tell(self, result):
+        with self.lock:
+            print(json.dumps(result), flush=True)
+
+    def beat(self):
+        while True:
+            self.tell({"beat_ns": time.monotonic_ns()})
+            time.sleep(BEAT_S)
+
+
+def work(todo, base, teller):
+    while True:
+        try:
+            plan = todo.get_nowait()
+        except queue.Empty:
+            return
+        if not take(plan, base):
+            continue
+        try:
+            result = run(plan, base)
+        except Exception as error:  # the plan is wrong: the run is not there, and that is told
+            result = {"dir": plan["dir"], "error": repr(error)}
+        teller.tell(result)
+
+
 def main():
     plan_path, lanes = sys.argv[1], int(sys.argv[2])
     base = os.path.dirname(os.path.abspath(plan_path))
     with open(plan_path, encoding="utf-8") as file:
         plans = json.load(file)
-    told = threading.Lock()
+    teller = Teller()
     # A shell that started us in the background has SIGINT ignored, and a program keeps what it inherits.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def work(todo):
-        while True:
-            try:
-                plan = todo.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                result = run(plan, base)
-            except Exception as error:  # the plan is wrong: the run is not there, and that is told
-                result = {"dir": plan["dir"], "error": repr(error)}
-            with told:
-                print(json.dumps(result), flush=True)
 
     # First those that bear company, then those that are measured.
     for alone in (False, True):
@@ -161,7 +189,7 @@ def main():
         for plan in plans:
             if plan["alone"] == alone:
                 todo.put(plan)
-        threads = [threading.Thread(target=work, args=(todo,)) for _ in range(1 if alone else lanes)]
+        threads = [threading.Thread(target=work, args=(todo, base, teller)) for _ in range(1 if alone else lanes)]
         for thread in threads:
             thread.start()
         for thread in threads:

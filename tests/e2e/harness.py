@@ -50,15 +50,16 @@ def shell(script, prove=True):
 class Run:
     """A run of bvmm. job: what differs from the usual one; None: the job's text is in text.
     argv: instead of running the job. files: what else is needed beside the job, {name: bytes}. watch: when_running().
-    host: run it outside of the lab. alone: with nothing beside it. bare: the job is complete as it is."""
+    host: run it outside of the lab. alone: with nothing beside it. bare: the job is complete as it is. cpus: what its host
+    must have at least."""
 
     def __init__(self, job=None, *, text=None, argv=None, args=(), files=None, stdin=None, env=None, watch=None,
-                 alone=False, report="report.json", wrap=(), bare=False, host=False):
+                 alone=False, report="report.json", wrap=(), bare=False, host=False, cpus=1):
         self.token = secrets.token_hex(16)
         self.job, self.text, self.argv, self.args = job, text, argv, list(args)
         self.files, self.stdin, self.env = files or {}, stdin, env or {}
         self.watch, self.alone, self.report, self.wrap, self.bare = watch, alone, report, list(wrap), bare
-        self.host = host
+        self.host, self.cpus = host, cpus
         self.dir = None
 
     def full_job(self, defaults):

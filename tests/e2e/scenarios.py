@@ -46,7 +46,7 @@ def number(pattern, text):
 
 def count_cpus(vcpus):
     def check(_):
-        out = yield Run({"vcpus": vcpus, "command": shell("nproc\ngrep -c ^processor /proc/cpuinfo")})
+        out = yield Run({"vcpus": vcpus, "command": shell("nproc\ngrep -c ^processor /proc/cpuinfo")}, cpus=2)
         out.completed().proved()
         same(out.text("stdout").splitlines()[:2], [str(vcpus)] * 2, "CPUs in the guest")
         same(len(out.report["exits"]["vcpus"]), vcpus, "vCPUs in the report")
@@ -554,7 +554,7 @@ def report_unwritable(_):
 
 @scenario("a quiet guest: no device's thread wakes up")
 def quiet(_):
-    out = yield Run({"command": shell("sleep 6"), "vcpus": 2}, args=["--verbose"], alone=True,
+    out = yield Run({"command": shell("sleep 6"), "vcpus": 2}, args=["--verbose"], alone=True, cpus=2,
                     watch=when_running((2, None), (5, None)))
     out.completed().proved()
     same(len(out.told["samples"]), 2, "samples")
