@@ -672,7 +672,7 @@ static void *run_some(void *arg)
 static void two_vms_at_once(void **state)
 {
     const struct stock before = take_stock();
-    unsigned times = 10;
+    unsigned times = rounds(10);
     pthread_t threads[2];
 
     (void)state;
