@@ -172,6 +172,13 @@ static void begin_grace(struct actor *self, uint64_t grace_ns, uint64_t now_ns)
     }
 }
 
+/* A guest that has handed over much already has less time for the rest: it is in the report too. */
+static uint64_t timeout_grace_ns(const struct actor *self)
+{
+    return SUPERVISOR_TIMEOUT_GRACE_NS -
+           min_u64(SUPERVISOR_TIMEOUT_GRACE_NS, record_report_cost_ns(self->record));
+}
+
 /* Whoever did not stop in time stays behind; the process ends without it. */
 static void give_up_waiting(struct actor *self, uint64_t now_ns)
 {
@@ -538,7 +545,7 @@ void supervisor_on_deadline(struct actor *self, uint64_t now_ns)
                      "the run did not end within timeout_secs = %llu s; raise it in the job, or 0 "
                      "for no limit",
                      (unsigned long long)(supervisor->config.timeout_ns / NS_PER_SECOND));
-        begin_grace(self, SUPERVISOR_TIMEOUT_GRACE_NS, now_ns);
+        begin_grace(self, timeout_grace_ns(self), now_ns);
         break;
     case SUPERVISOR_GRACE:
         begin_stop(self, now_ns);

@@ -26,7 +26,7 @@
 
 /*
  * From the deadline to the end of the process is at most 500 ms. Of these the guest gets the first
- * half to hand over what it has.
+ * half to hand over what it has, less what writing the report will take (record_report_cost_ns()).
  */
 #define SUPERVISOR_TIMEOUT_GRACE_NS (250 * NS_PER_MS)
 #define SUPERVISOR_STOP_LIMIT_NS (60 * NS_PER_MS) /* for vCPUs, and again for devices */

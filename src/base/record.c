@@ -208,6 +208,16 @@ void record_append(struct record *record, enum stream_id stream, const void *dat
     s->dropped_bytes += bytes - taken_bytes;
 }
 
+uint64_t record_report_cost_ns(const struct record *record)
+{
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < STREAM_COUNT; i++) {
+        bytes += __atomic_load_n(&record->streams[i].length_bytes, __ATOMIC_RELAXED);
+    }
+    return bytes * RECORD_REPORT_NS_PER_BYTE;
+}
+
 /* Add to the ring that keeps the end of the console log; position counts from the ring's start. */
 static void append_tail(uint8_t *tail, uint64_t capacity_bytes, uint64_t position,
                         const uint8_t *data, size_t bytes)

@@ -335,6 +335,15 @@ uint8_t *record_stream_bytes(struct record *record, enum stream_id stream);
  */
 void record_append(struct record *record, enum stream_id stream, const void *data, size_t bytes);
 
+/*
+ * record_report_cost_ns - about how long it will take to make a report of the bytes that are there:
+ * twice what tests/bench/bench_report.c measures with SHA-256 in hardware Whoever decides how long the
+ * guest may go on after the deadline takes it off: the report has to be written in the same 500 ms.
+ * Thread: any; the record may be live.
+ */
+#define RECORD_REPORT_NS_PER_BYTE 3
+uint64_t record_report_cost_ns(const struct record *record);
+
 /* Add bytes to the console log. Thread: serial. */
 void record_console_append(struct record *record, const void *data, size_t bytes);
 

@@ -65,7 +65,8 @@ static uint64_t hard_limit_ns(const struct launcher *launcher)
     if (setup_ns == 0) {
         limit_ns = launcher->start_ns + SETUP_LIMIT_NS;
     } else if (timeout_ns != 0) {
-        limit_ns = setup_ns + timeout_ns + TIMEOUT_LIMIT_NS;
+        limit_ns = setup_ns + timeout_ns + TIMEOUT_LIMIT_NS -
+                   min_u64(SUPERVISOR_TIMEOUT_GRACE_NS, record_report_cost_ns(launcher->record));
     }
     if (stop_ns != 0) {
         limit_ns = earlier(limit_ns, stop_ns + STOP_LIMIT_NS);

@@ -4,6 +4,7 @@
 
 #include "vmm/fileio.h"
 #include "vmm/hex.h"
+#include "vmm/json_text.h"
 #include "vmm/report_parts.h"
 #include "vmm/utf8.h"
 
@@ -268,63 +269,7 @@ int report_render(const struct job *job, struct record *record, json_t **ret_rep
 
 /* ---- Writing --------------------------------------------------------------------------------- */
 
-#define OUTPUT_BUFFER_BYTES ((size_t)1 << 16)
-
-/* Collects what jansson hands out in small pieces. */
-struct output {
-    int fd;
-    int error; /* -errno of the first failure */
-    size_t used;
-    uint8_t buffer[OUTPUT_BUFFER_BYTES];
-};
-
-static int flush(struct output *out)
-{
-    if (out->error == 0) {
-        out->error = fileio_write(out->fd, out->buffer, out->used);
-    }
-    out->used = 0;
-    return out->error;
-}
-
-static int collect(const char *text, size_t bytes, void *data)
-{
-    struct output *out = data;
-
-    if (bytes > OUTPUT_BUFFER_BYTES - out->used && flush(out) < 0) {
-        return -1;
-    }
-    if (bytes > OUTPUT_BUFFER_BYTES) {
-        out->error = fileio_write(out->fd, text, bytes);
-        return out->error < 0 ? -1 : 0;
-    }
-    memcpy(out->buffer + out->used, text, bytes);
-    out->used += bytes;
-    return 0;
-}
-
-static int dump(const json_t *report, int fd)
-{
-    struct output *out = malloc(sizeof(*out));
-    int r;
-
-    if (!out) {
-        return -ENOMEM;
-    }
-    out->fd = fd;
-    out->error = 0;
-    out->used = 0;
-    if (json_dump_callback(report, collect, out, JSON_INDENT(2)) < 0 || collect("\n", 1, out) < 0 ||
-        flush(out) < 0) {
-        r = out->error < 0 ? out->error : -ENOMEM;
-    } else {
-        r = 0;
-    }
-    free(out);
-    return r;
-}
-
-static int dump_to_file(const char *path, int dir_fd, const json_t *report)
+static int dump_to_file(const char *path, int dir_fd, json_t *report)
 {
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
@@ -334,7 +279,7 @@ static int dump_to_file(const char *path, int dir_fd, const json_t *report)
     if (r < 0) {
         return r;
     }
-    r = dump(report, file.fd);
+    r = json_text_write(report, file.fd);
     if (r < 0) {
         fileio_abort(&file);
         return r;
@@ -342,7 +287,7 @@ static int dump_to_file(const char *path, int dir_fd, const json_t *report)
     return fileio_commit(&file, name);
 }
 
-int report_put(const json_t *report, const char *path, int dir_fd, enum report_place *ret_place,
+int report_put(json_t *report, const char *path, int dir_fd, enum report_place *ret_place,
                struct bvmm_error *err)
 {
     int r = path ? dump_to_file(path, dir_fd, report) : -ENOENT;
@@ -353,7 +298,7 @@ int report_put(const json_t *report, const char *path, int dir_fd, enum report_p
         *ret_place = REPORT_FILE;
         return 0;
     }
-    stdout_r = dump(report, STDOUT_FILENO);
+    stdout_r = json_text_write(report, STDOUT_FILENO);
     if (stdout_r == 0) {
         *ret_place = path ? REPORT_STDOUT_INSTEAD : REPORT_STDOUT;
     }

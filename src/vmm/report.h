@@ -46,7 +46,7 @@ int report_render(const struct job *job, struct record *record, json_t **ret_rep
 
 /* report_put - the second half of report_write(). @path: NULL: standard output. @dir_fd: its
  * directory. */
-int report_put(const json_t *report, const char *path, int dir_fd, enum report_place *ret_place,
+int report_put(json_t *report, const char *path, int dir_fd, enum report_place *ret_place,
                struct bvmm_error *err) must_check;
 
 #endif

@@ -385,6 +385,34 @@ static void test_every_wait_ends(void **state)
     assert_status(run, RUN_TIMEOUT);
 }
 
+/* What has arrived has to be written as well: the guest's time and the report's come out of one purse. */
+static void assert_grace(struct run *run, uint64_t arrived_bytes, uint64_t want_ns)
+{
+    const uint64_t deadline_ns = START_NS + TIMEOUT_NS;
+    struct record_stream *stream = &run->fixture.record->streams[STREAM_STDOUT];
+    const uint64_t length_bytes = stream->length_bytes;
+
+    begin_running(run, true, TIMEOUT_NS);
+    tell_kind(run, FIXTURE_DEVICE, MSG_INIT_HELLO, START_NS);
+    stream->length_bytes = arrived_bytes;
+    supervisor_on_deadline(self_of(run), deadline_ns);
+    assert_int_equal(run->supervisor.phase, SUPERVISOR_GRACE);
+    assert_int_equal(run->supervisor.phase_deadline_ns - deadline_ns, want_ns);
+    stream->length_bytes = length_bytes;
+}
+
+static void test_much_output_leaves_the_guest_less_time(void **state)
+{
+    assert_grace(*state, 50 * MIB,
+                 SUPERVISOR_TIMEOUT_GRACE_NS - 50 * MIB * RECORD_REPORT_NS_PER_BYTE);
+}
+
+/* As much as a job may allow. */
+static void test_very_much_output_leaves_it_none(void **state)
+{
+    assert_grace(*state, 1000 * MIB, 0);
+}
+
 static void test_silent_vcpu_is_named(void **state)
 {
     struct run *run = *state;
@@ -484,6 +512,8 @@ int main(void)
         TEST(test_deadline_before_init_stops_at_once),
         TEST(test_no_deadline_when_it_is_zero),
         TEST(test_deadline_lets_the_guest_hand_over),
+        TEST(test_much_output_leaves_the_guest_less_time),
+        TEST(test_very_much_output_leaves_it_none),
         cmocka_unit_test_setup_teardown(test_console_is_asked_where_there_is_no_keyboard,
                                         setup_serial, teardown),
         cmocka_unit_test_setup_teardown(test_nobody_is_asked_without_bvmms_init, setup_serial,
