@@ -98,10 +98,9 @@ void virtio_actor_broken(void *device, unsigned queue, enum virtq_fault fault, u
 {
     struct virtio_actor *actor = device;
 
-    if (actor->faults_told >= VIRTIO_FAULTS_TOLD_MAX) {
-        return;
+    if (actor->self->stats->queue_faults++ >= DEVICE_FAULTS_TOLD_MAX) {
+        return; /* a driver that breaks the rules for ever is not news for ever */
     }
-    actor->faults_told++;
     actor_tell(
         actor->self, ACTOR_ID_SUPERVISOR,
         &(struct msg){

@@ -18,11 +18,7 @@ struct virtio_actor {
     struct irq irq;
     struct virtio_mmio mmio;
     unsigned used_queues; /* bit per queue: buffers were handed back, the driver was not told yet */
-    unsigned faults_told; /* a driver that breaks the rules for ever is not news for ever */
 };
-
-/* At most this many DEVICE_BROKEN from one device: they share the lane with what cannot wait. */
-#define VIRTIO_FAULTS_TOLD_MAX 4
 
 extern const struct reg_region_def virtio_mmio_region;
 

@@ -162,11 +162,11 @@ struct actor_stats {
     uint64_t waits_for_space;    /* times a lane that it sends to was full */
     uint64_t mailbox_high_water; /* most messages ever waiting in one lane of its mailbox */
     uint64_t mailbox_slots;      /* usable slots of a lane */
-    uint64_t queue_kicks;        /* virtio: notifications seen */
     uint64_t requests;           /* blk: requests; vsock: packets from the guest */
     uint64_t request_errors;
-    uint64_t bytes;      /* blk: read from the image; vsock: payload; serial: output */
-    uint64_t interrupts; /* irqfd writes */
+    uint64_t queue_faults; /* virtio: times it went out of service because of its driver */
+    uint64_t bytes;        /* blk: read from the image; vsock: payload; serial: output */
+    uint64_t interrupts;   /* irqfd writes */
 } __attribute__((aligned(CACHE_LINE_BYTES)));
 
 enum actor_state {
@@ -208,7 +208,12 @@ struct vcpu_exits {
 } __attribute__((aligned(CACHE_LINE_BYTES)));
 
 /* A device that took itself out of service because its guest driver broke the rules. */
-#define DEVICE_FAULTS_MAX 16
+/*
+ * DEVICE_BROKEN from one device: they share the lane with what cannot wait. How often it happened is
+ * in the device's statistics.
+ */
+#define DEVICE_FAULTS_TOLD_MAX 4
+#define DEVICE_FAULTS_MAX ((DRIVES_MAX + 1) * DEVICE_FAULTS_TOLD_MAX)
 #define DEVICE_FAULT_BYTES 112
 struct device_fault {
     char actor[ACTOR_NAME_BYTES];

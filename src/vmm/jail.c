@@ -8,6 +8,7 @@
 
 #include <cap-ng.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/landlock.h>
 #include <sched.h>
@@ -129,6 +130,49 @@ static int forbid_new_privileges(struct jail *jail)
     }
     stands(jail, SANDBOX_NO_NEW_PRIVS);
     return 0;
+}
+
+/* ---- The environment ------------------------------------------------------------------------- */
+
+/* Fields of /proc/self/stat, by proc(5), counted from 1. */
+enum { STAT_AFTER_NAME = 3, STAT_ENV_START = 50, STAT_ENV_END = 51 };
+
+/* Where the kernel has put the environment when the program was started. False: it does not tell. */
+static bool initial_environment(uintptr_t *ret_start, uintptr_t *ret_end)
+{
+    char text[1024] = "";
+    const int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    const ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+    char *next = n > 0 ? strrchr(text, ')') : NULL; /* the name may have blanks and parentheses */
+    uintptr_t found[2] = {0, 0};
+
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    for (int field = STAT_AFTER_NAME; next != NULL && field <= STAT_ENV_END; field++) {
+        next = strchr(next + 1, ' ');
+        if (next != NULL && field >= STAT_ENV_START) {
+            found[field - STAT_ENV_START] = (uintptr_t)strtoull(next + 1, NULL, 10);
+        }
+    }
+    *ret_start = found[0];
+    *ret_end = found[1];
+    return next != NULL && found[0] != 0 && found[0] < found[1];
+}
+
+void jail_forget_environment(void)
+{
+    uintptr_t start = 0;
+    uintptr_t end = 0;
+
+    /* As it is now: setenv() puts strings elsewhere. Then as it was, which has what they replaced. */
+    for (char **entry = environ; entry != NULL && *entry != NULL; entry++) {
+        explicit_bzero(*entry, strlen(*entry));
+    }
+    (void)clearenv();
+    if (initial_environment(&start, &end)) {
+        explicit_bzero((void *)start, end - start);
+    }
 }
 
 /* ---- Landlock, limits ------------------------------------------------------------------------ */

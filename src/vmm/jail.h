@@ -21,6 +21,13 @@
  */
 int jail_enter(enum job_sandbox mode, struct record *record, struct bvmm_error *err) must_check;
 
+/*
+ * jail_forget_environment - what the starting program had in its environment (keys and tokens, often)
+ * is no business of the VM process: the strings are overwritten and environ is empty.
+ * Thread: the VM process's only one, while /proc is still there.
+ */
+void jail_forget_environment(void);
+
 /* A sentence for *err: this host refuses the layer, and what to do. Returns code. */
 int jail_refusal(enum sandbox_layer layer, int code, struct bvmm_error *err);
 

@@ -158,9 +158,9 @@ static json_t *actor(struct report_builder *b, const struct actor_stats *stats)
     report_set(b, object, "waits_for_space", report_u64(stats->waits_for_space));
     report_set(b, object, "mailbox_high_water", report_u64(stats->mailbox_high_water));
     report_set(b, object, "mailbox_slots", report_u64(stats->mailbox_slots));
-    report_set(b, object, "queue_kicks", report_u64(stats->queue_kicks));
     report_set(b, object, "requests", report_u64(stats->requests));
     report_set(b, object, "request_errors", report_u64(stats->request_errors));
+    report_set(b, object, "queue_faults", report_u64(stats->queue_faults));
     report_set(b, object, "bytes", report_u64(stats->bytes));
     report_set(b, object, "interrupts", report_u64(stats->interrupts));
     return report_end(b, object);

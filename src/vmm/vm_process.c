@@ -18,6 +18,7 @@
 
 #include "actors/vcpu.h"
 #include "actors/vsock_broker.h"
+#include "vmm/jail.h"
 #include "vmm/machine.h"
 #include "vmm/spawn.h"
 
@@ -118,8 +119,11 @@ void vm_process_main(void *context, int alive_fd)
                         strerror(-code));
         give_up(record, &err);
     }
-    if (machine_new(process->job, record, &machine, &err) < 0 ||
-        machine_enter_sandbox(machine, &err) < 0) {
+    if (machine_new(process->job, record, &machine, &err) < 0) {
+        give_up(record, &err);
+    }
+    jail_forget_environment(); /* not before: it may say where the bundled kernel is */
+    if (machine_enter_sandbox(machine, &err) < 0) {
         give_up(record, &err);
     }
     spawn_follow(alive_fd); /* again: the jail has changed the user */

@@ -29,6 +29,7 @@ def prepare(place):
     images(place)
     tools(place.base)
     container(place)
+    attack_guest(place)
 
 
 def quietly(*command):
@@ -70,6 +71,11 @@ def hide_pvh(data):
             offset += 12 + (name_size + 3) // 4 * 4 + (value_size + 3) // 4 * 4
     if hidden != 1:
         raise SystemExit(f"tests/e2e: {hidden} PVH notes in vmlinux; expected 1")
+
+
+def attack_guest(place):
+    if place.arch == "x86_64":
+        quietly(os.path.join(HERE, "attack/build"), os.path.join(place.base, "kernel/attack"), place.arch)
 
 
 # --- images ---

@@ -327,7 +327,8 @@ static void device_that_breaks_for_ever_is_told_a_few_times(void **state)
     while (mailbox_take(s->fixture.actors[FIXTURE_SUPERVISOR].mailbox, &msg)) {
         told++;
     }
-    assert_int_equal(told, VIRTIO_FAULTS_TOLD_MAX);
+    assert_int_equal(told, DEVICE_FAULTS_TOLD_MAX);
+    assert_int_equal(s->fixture.actors[FIXTURE_DEVICE].stats->queue_faults, 200);
     tear_down(s);
 }
 

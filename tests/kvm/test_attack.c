@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * test_attack.c: a whole machine of bvmm, with the sanitizers that this build has, and in it the
+ * guest of tests/e2e/attack/, which breaks one rule after the other. Plain instructions are all that
+ * it executes: so it runs where KVM has no hardware underneath, too.
+ */
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+
+#include "guest.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bvmm/bvmm.h"
+
+#define DISKS 8
+#define DISK_BYTES (64 * KIB)
+#define TOKEN "7f3a9c55d2"
+#define FAULTS_OF_QUEUES 24
+#define FAULTS_OF_VSOCK 4
+#define FAULTS_OF_RACE_MAX 4
+
+bool __wrap_arch_kvm_needs_probe(void);
+
+/* bvmm refuses a KVM without hardware, since Linux cannot run on it. This guest can. */
+bool __wrap_arch_kvm_needs_probe(void)
+{
+    return false;
+}
+
+static void write_disk(char *path)
+{
+    uint8_t *bytes = calloc(1, DISK_BYTES);
+    const int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    assert_non_null(bytes);
+    for (size_t i = 0; i < DISK_BYTES; i++) {
+        bytes[i] = (uint8_t)(i * 7 + i / 256);
+    }
+    assert_int_equal(write(fd, bytes, DISK_BYTES), DISK_BYTES);
+    assert_int_equal(close(fd), 0);
+    free(bytes);
+}
+
+static json_t *run_guest(const char *disk)
+{
+    struct bvmm_config *config = NULL;
+    struct bvmm_report *report = NULL;
+    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    json_t *root = NULL;
+    json_t *drives = json_array();
+    json_t *job = NULL;
+    char *text = NULL;
+
+    for (int i = 1; i < DISKS; i++) {
+        assert_int_equal(json_array_append_new(drives, json_pack("{s:s}", "path", disk)), 0);
+    }
+    job = json_pack("{s:s, s:s, s:s, s:o, s:i, s:i, s:i, s:s, s:s}", "kernel_path",
+                    BVMM_ATTACK_GUEST, "rootfs_path", disk, "rootfs_type", "other", "drives",
+                    drives, "vcpus", 2, "memory_mib", 64, "timeout_secs", 100, "sandbox", "off",
+                    "kernel_cmdline", "memory_mib=64 token=" TOKEN);
+    text = json_dumps(job, 0);
+    guest_check(bvmm_config_parse(text, strlen(text), &config, &err), &err);
+    guest_check(bvmm_run(config, &report, &err), &err);
+    root = json_loads(bvmm_report_json(report, NULL), 0, NULL);
+    assert_non_null(root);
+    bvmm_report_free(report);
+    bvmm_config_free(config);
+    json_decref(job);
+    free(text);
+    return root;
+}
+
+static const char *console_of(const json_t *report)
+{
+    const char *text =
+        json_string_value(json_object_get(json_object_get(report, "console"), "text"));
+
+    return text != NULL ? text : "";
+}
+
+static size_t count_words(const char *text, const char *words)
+{
+    size_t count = 0;
+
+    for (const char *at = strstr(text, words); at != NULL; at = strstr(at + 1, words)) {
+        count++;
+    }
+    return count;
+}
+
+/* A sanitizer's finding would end the VM process: then the status is another. */
+static void test_attacks_on_the_whole_machine(void **state)
+{
+    char disk[] = "/tmp/bvmm-attack.XXXXXX";
+    json_t *report = NULL;
+    const char *console = NULL;
+    size_t faults = 0;
+
+    (void)state;
+    write_disk(disk);
+    report = run_guest(disk);
+    assert_int_equal(unlink(disk), 0);
+    console = console_of(report);
+    faults = json_array_size(json_object_get(report, "device_faults"));
+    /* cmocka cuts long messages. */
+    (void)printf("status %s, %zu device faults, console:\n%s\n",
+                 json_string_value(json_object_get(report, "status")), faults, console);
+    for (size_t i = 0; i < faults; i++) {
+        const json_t *fault = json_array_get(json_object_get(report, "device_faults"), i);
+
+        (void)printf("%s: %s\n", json_string_value(json_object_get(fault, "actor")),
+                     json_string_value(json_object_get(fault, "what")));
+    }
+    assert_non_null(strstr(console, "all attacks made\n"));
+    assert_null(strstr(console, "FAILED"));
+    assert_string_equal(json_string_value(json_object_get(report, "status")), "guest_shutdown");
+    assert_true(count_words(console, ": ok\n") >= FAULTS_OF_QUEUES + FAULTS_OF_VSOCK);
+    assert_non_null(strstr(console, "vsock works\n"));
+    assert_in_range(faults, FAULTS_OF_QUEUES + FAULTS_OF_VSOCK,
+                    FAULTS_OF_QUEUES + FAULTS_OF_VSOCK + FAULTS_OF_RACE_MAX);
+    json_decref(report);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_attacks_on_the_whole_machine)};
+
+    return guest_impossible() ? SKIPPED : cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+#else
+
+#include <stdio.h>
+
+int main(void)
+{
+    (void)puts("skipped: the attack guest is for x86_64, and the thread sanitizer does not follow "
+               "clone()");
+    return 77;
+}
+
+#endif
