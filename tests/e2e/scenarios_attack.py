@@ -11,6 +11,7 @@ from harness import Run, expect, same, scenario
 from scenarios import x86_64
 
 DISKS = 8
+DEAF_PORT = 6000
 PER_DEVICE = 4  # DEVICE_FAULTS_TOLD_MAX
 MEMORY_MIB = 64
 
@@ -72,10 +73,20 @@ HARMLESS = [
     "vsock: half-close, then data",
     "vsock: data after the end",
     "vsock: a storm of connections, and no answer is read",
+    "vsock: a peer that never reads",
+    "vsock: a storm of connections to a program",
     "i8042: every command, a flood of data",
     "serial: loopback flood, every register, wide accesses",
     "accesses over the end of windows",
 ]
+
+
+# A program of the host's that guests can connect to, and that never reads; in it bvmm.
+DEAF = f"""import socket, subprocess, sys
+deaf = socket.socket(socket.AF_UNIX)
+deaf.bind("vsock_{DEAF_PORT}")
+deaf.listen(4096)
+sys.exit(subprocess.call(sys.argv[1:]))"""
 
 
 def fnv1a(data):
@@ -89,8 +100,8 @@ def fnv1a(data):
 def attacks(place):
     run = Run({"kernel_path": "../../kernel/attack", "rootfs_path": "../../images/raw.img", "rootfs_type": "other",
                "drives": [{"path": "../../images/raw.img"}] * (DISKS - 1), "vcpus": 2, "memory_mib": MEMORY_MIB,
-               "kernel_cmdline_append": None})
-    run.job["kernel_cmdline"] = f"memory_mib={MEMORY_MIB} token={run.token}"
+               "kernel_cmdline_append": None, "vsock_path": "vsock"}, wrap=["python3", "-c", DEAF])
+    run.job["kernel_cmdline"] = f"memory_mib={MEMORY_MIB} deaf_port={DEAF_PORT} token={run.token}"
     out = yield run
     console = out.report["console"]["text"]
     same((out.report["status"], out.status, out.report["vm_signal"]), ("guest_shutdown", 0, None), f"the end ({out})")

@@ -11,12 +11,17 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "bvmm/bvmm.h"
 #include "virtio/virtqueue.h"
 
 #define DISKS 8
 #define DISK_BYTES (64 * KIB)
+#define DEAF_PORT 6000
+#define TEXT_(text) #text
+#define TEXT(text) TEXT_(text)
 #define TOKEN "7f3a9c55d2"
 #define FAULTS_OF_QUEUES 24
 #define FAULTS_OF_VSOCK 4
@@ -46,7 +51,31 @@ static void write_disk(char *path)
     free(bytes);
 }
 
-static json_t *run_guest(const char *disk)
+/* A program that guests can connect to, and that never reads: the kernel takes the connections for it. */
+static int deaf_program(char *directory, char *ret_path, size_t size)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_non_null(mkdtemp(directory));
+    (void)snprintf(ret_path, size, "%s/vsock", directory);
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s_%d", ret_path, DEAF_PORT);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, SOMAXCONN), 0);
+    return fd;
+}
+
+static void end_deaf_program(int fd, const char *directory, const char *path)
+{
+    char name[128];
+
+    (void)snprintf(name, sizeof(name), "%s_%d", path, DEAF_PORT);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(unlink(name), 0);
+    assert_int_equal(rmdir(directory), 0);
+}
+
+static json_t *run_guest(const char *disk, const char *vsock_path)
 {
     struct bvmm_config *config = NULL;
     struct bvmm_report *report = NULL;
@@ -59,10 +88,11 @@ static json_t *run_guest(const char *disk)
     for (int i = 1; i < DISKS; i++) {
         assert_int_equal(json_array_append_new(drives, json_pack("{s:s}", "path", disk)), 0);
     }
-    job = json_pack("{s:s, s:s, s:s, s:o, s:i, s:i, s:i, s:s, s:s}", "kernel_path",
+    job = json_pack("{s:s, s:s, s:s, s:o, s:i, s:i, s:i, s:s, s:s, s:s}", "kernel_path",
                     BVMM_ATTACK_GUEST, "rootfs_path", disk, "rootfs_type", "other", "drives",
                     drives, "vcpus", 2, "memory_mib", 64, "timeout_secs", 100, "sandbox", "off",
-                    "kernel_cmdline", "memory_mib=64 token=" TOKEN);
+                    "kernel_cmdline", "memory_mib=64 token=" TOKEN " deaf_port=" TEXT(DEAF_PORT),
+                    "vsock_path", vsock_path);
     text = json_dumps(job, 0);
     guest_check(bvmm_config_parse(text, strlen(text), &config, &err), &err);
     guest_check(bvmm_run(config, &report, &err), &err);
@@ -135,13 +165,18 @@ static void print_faults(const json_t *faults)
 static void test_attacks_on_the_whole_machine(void **state)
 {
     char disk[] = "/tmp/bvmm-attack.XXXXXX";
+    char directory[] = "/tmp/bvmm-attack-vsock.XXXXXX";
+    char path[64];
+    int deaf = -1;
     json_t *report = NULL;
     const char *console = NULL;
     size_t faults = 0;
 
     (void)state;
     write_disk(disk);
-    report = run_guest(disk);
+    deaf = deaf_program(directory, path, sizeof(path));
+    report = run_guest(disk, path);
+    end_deaf_program(deaf, directory, path);
     assert_int_equal(unlink(disk), 0);
     console = console_of(report);
     faults = json_array_size(json_object_get(report, "device_faults"));

@@ -18,7 +18,7 @@ enum {
 
 #define QUEUE_SIZE 64
 #define RX_BYTES 512
-#define PAYLOAD_BYTES 256
+#define PAYLOAD_BYTES 4096
 #define SHUTDOWN_RECEIVE 1
 #define SHUTDOWN_SEND 2
 #define PORT_STDOUT 5000
@@ -26,7 +26,8 @@ enum {
 #define PORT_OUTPUT 5005
 #define PORT_NOBODY 7777
 #define GUEST_PORT 40000
-#define STORM 1200 /* more than there may be connections */
+#define STORM 1100 /* more than there may be connections */
+#define FLOOD 500  /* packets: more than a socket's buffer and bvmm's take */
 
 struct header {
     uint64_t src_cid;
@@ -323,24 +324,87 @@ static const char *storm(void)
     return answers == sent + 1 ? NULL : "not every request was answered in the end";
 }
 
+/* ---- Programs of the host's (vsock_path) ------------------------------------------------------ */
+
+static uint32_t deaf_port; /* of a program that never reads; 0: there is none */
+
+/* Without a look at the credit that is given: who sends more than that is reset. */
+static const char *peer_never_reads(void)
+{
+    if (!connect(deaf_port)) {
+        return "no connection";
+    }
+    for (unsigned i = 0; i < FLOOD; i++) {
+        if (!send(OP_RW, deaf_port, PAYLOAD_BYTES)) {
+            return "the device does not take packets any more";
+        }
+        if (queue_used_index(&rx) != rx.used_seen && expect_op(OP_RST)) {
+            return NULL;
+        }
+    }
+    return "bvmm takes bytes without end for a program that does not read";
+}
+
+/* All stay open, or are refused; the device goes on. */
+static const char *storm_on_a_program(void)
+{
+    unsigned answers[OP_CREDIT_REQUEST + 1] = {0};
+    unsigned received = 0;
+
+    make_packet(OP_REQUEST, deaf_port, 0);
+    for (unsigned sent = 0; sent < STORM; sent++) {
+        struct header header;
+
+        out->src_port = sent;
+        if (!send_packet(0)) {
+            return "the device does not take packets any more";
+        }
+        while (queue_used_index(&rx) != rx.used_seen || sent + 1 == STORM) {
+            header = receive();
+            if (header.op > OP_CREDIT_REQUEST || header.op == 0) {
+                break;
+            }
+            answers[header.op]++;
+            received++;
+        }
+    }
+    say("storm: opened ");
+    say_number(answers[OP_RESPONSE]);
+    say(", refused ");
+    say_number(answers[OP_RST]);
+    say("\n");
+    return received == STORM && answers[OP_RESPONSE] > 0 && answers[OP_RST] > 0
+               ? NULL
+               : "not every request was answered, or none was refused";
+}
+
+/* ---- All of it ------------------------------------------------------------------------------- */
+
 static const struct {
     const char *name;
     const char *(*run)(void);
+    bool bridged; /* needs a program of the host's */
 } lasting[] = {
-    {"Firecracker 1462: a vsock length beyond its descriptors", length_beyond_descriptors},
-    {"vsock: a header in 44 pieces", header_in_pieces},
-    {"vsock: packets of no sense", packets_of_no_sense},
-    {"vsock: half-close, then data", half_close},
-    {"vsock: data after the end", data_after_shutdown},
-    {"vsock: a storm of connections, and no answer is read", storm},
+    {"Firecracker 1462: a vsock length beyond its descriptors", length_beyond_descriptors, false},
+    {"vsock: a header in 44 pieces", header_in_pieces, false},
+    {"vsock: packets of no sense", packets_of_no_sense, false},
+    {"vsock: half-close, then data", half_close, false},
+    {"vsock: data after the end", data_after_shutdown, false},
+    {"vsock: a storm of connections, and no answer is read", storm, false},
+    {"vsock: a peer that never reads", peer_never_reads, true},
+    {"vsock: a storm of connections to a program", storm_on_a_program, true},
 };
 
 void attack_vsock(void)
 {
     attack_breaking();
+    deaf_port = (uint32_t)argument_number("deaf_port=");
     for (unsigned i = 0; i < COUNT(lasting); i++) {
         const char *why = NULL;
 
+        if (lasting[i].bridged && deaf_port == 0) {
+            continue;
+        }
         begin(8);
         why = lasting[i].run();
         if (why == NULL && (reg_read(&vsock, REG_STATUS) & STATUS_NEEDS_RESET) != 0) {

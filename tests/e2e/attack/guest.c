@@ -70,16 +70,21 @@ static const char *argument(const char *name, size_t *ret_bytes)
     return "";
 }
 
-uint64_t memory_end(void)
+uint64_t argument_number(const char *name)
 {
     size_t bytes = 0;
-    const char *text = argument("memory_mib=", &bytes);
-    uint64_t mib = 0;
+    const char *text = argument(name, &bytes);
+    uint64_t number = 0;
 
     for (size_t i = 0; i < bytes; i++) {
-        mib = mib * 10 + (uint64_t)(text[i] - '0');
+        number = number * 10 + (uint64_t)(text[i] - '0');
     }
-    return machine_memory_start + mib * 1024 * 1024;
+    return number;
+}
+
+uint64_t memory_end(void)
+{
+    return machine_memory_start + argument_number("memory_mib=") * 1024 * 1024;
 }
 
 /* The last disk is never attacked. */

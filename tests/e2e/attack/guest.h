@@ -46,6 +46,8 @@ _Noreturn void guest_main(void);
 void say(const char *text);
 void say_number(uint64_t number); /* hexadecimal */
 uint64_t digest(const void *bytes, size_t count);
+uint64_t
+argument_number(const char *name); /* decimal, behind "name=" on the command line; else 0 */
 uint64_t memory_end(void);
 
 /* ---- virtio-mmio: driver.c ------------------------------------------------------------------- */
