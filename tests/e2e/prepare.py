@@ -74,8 +74,7 @@ def hide_pvh(data):
 
 
 def attack_guest(place):
-    if place.arch == "x86_64":
-        quietly(os.path.join(HERE, "attack/build"), os.path.join(place.base, "kernel/attack"), place.arch)
+    quietly(os.path.join(HERE, "attack/build"), os.path.join(place.base, "kernel/attack"), place.arch)
 
 
 # --- images ---

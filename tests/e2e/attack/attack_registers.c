@@ -167,14 +167,9 @@ static const char *all_registers(const struct device *blk)
         sum += reg_read(blk, offset);
     }
     for (unsigned width = 1; width <= 8; width *= 2) {
-        volatile uint8_t *at = (volatile uint8_t *)blk->base + REG_CONFIG + 24 - width;
-
-        sum += width == 1   ? *at
-               : width == 2 ? *(volatile uint16_t *)at
-               : width == 4 ? *(volatile uint32_t *)at
-                            : *(volatile uint64_t *)at;
-        *(volatile uint8_t *)(blk->base + REG_STATUS) = 0xff;
-        *(volatile uint64_t *)(blk->base + REG_QUEUE_SEL) = UINT64_MAX;
+        sum += mmio_read(blk->base + REG_CONFIG + 24 - width, width);
+        mmio_write(blk->base + REG_STATUS, 1, 0xff);
+        mmio_write(blk->base + REG_QUEUE_SEL, 8, UINT64_MAX);
     }
     for (uint32_t status = 0; status < 256; status++) {
         reg_write(blk, REG_STATUS, status);

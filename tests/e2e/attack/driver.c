@@ -30,12 +30,12 @@ void arena_reset(void)
 
 uint32_t reg_read(const struct device *device, uint32_t offset)
 {
-    return *(volatile uint32_t *)(device->base + offset);
+    return (uint32_t)mmio_read(device->base + offset, 4);
 }
 
 void reg_write(const struct device *device, uint32_t offset, uint32_t value)
 {
-    *(volatile uint32_t *)(device->base + offset) = value;
+    mmio_write(device->base + offset, 4, value);
 }
 
 void queue_new(struct queue *queue, uint16_t size)

@@ -8,6 +8,27 @@ struct device vsock;
 
 static uint64_t disk_digest; /* of the first sector of the last disk */
 
+/* ---- What the compiler calls ----------------------------------------------------------------- */
+
+void *memset(void *to, int value, size_t count);
+void *memcpy(void *to, const void *from, size_t count);
+
+void *memset(void *to, int value, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        ((uint8_t *)to)[i] = (uint8_t)value;
+    }
+    return to;
+}
+
+void *memcpy(void *to, const void *from, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
+    }
+    return to;
+}
+
 /* ---- Words ----------------------------------------------------------------------------------- */
 
 void say(const char *text)

@@ -24,6 +24,9 @@ extern const uint64_t machine_virtio_base;
 extern const uint64_t machine_memory_start;
 
 const char *machine_command_line(void);
+/* One load or store of 1, 2, 4 or 8 bytes, of the plain kind that every KVM can pass on. */
+uint64_t mmio_read(uint64_t address, unsigned width_bytes);
+void mmio_write(uint64_t address, unsigned width_bytes, uint64_t value);
 void machine_put(char character);         /* to the console */
 _Noreturn void machine_restart(void);     /* asks for it more often than is needed */
 bool machine_others_work(void);           /* what is no virtio device */

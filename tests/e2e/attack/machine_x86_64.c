@@ -88,6 +88,38 @@ static uint32_t in32(uint16_t port)
     return value;
 }
 
+uint64_t mmio_read(uint64_t address, unsigned width_bytes)
+{
+    switch (width_bytes) {
+    case 1:
+        return *(volatile uint8_t *)address;
+    case 2:
+        return *(volatile uint16_t *)address;
+    case 4:
+        return *(volatile uint32_t *)address;
+    default:
+        return *(volatile uint64_t *)address;
+    }
+}
+
+void mmio_write(uint64_t address, unsigned width_bytes, uint64_t value)
+{
+    switch (width_bytes) {
+    case 1:
+        *(volatile uint8_t *)address = (uint8_t)value;
+        break;
+    case 2:
+        *(volatile uint16_t *)address = (uint16_t)value;
+        break;
+    case 4:
+        *(volatile uint32_t *)address = (uint32_t)value;
+        break;
+    default:
+        *(volatile uint64_t *)address = value;
+        break;
+    }
+}
+
 void guest_entry(uint64_t params)
 {
     boot_params = params;
@@ -173,10 +205,10 @@ static const char *odd_accesses(void)
     uint64_t sum = 0;
 
     for (unsigned i = 0; i < 8; i++) {
-        sum += *(volatile uint64_t *)(machine_virtio_base + VIRTIO_SLOT_BYTES - 8 + i);
-        *(volatile uint64_t *)(machine_virtio_base + VIRTIO_SLOT_BYTES - 8 + i) = sum;
-        sum += *(volatile uint32_t *)(end + i);
-        *(volatile uint32_t *)(end + i) = (uint32_t)sum;
+        sum += mmio_read(machine_virtio_base + VIRTIO_SLOT_BYTES - 8 + i, 8);
+        mmio_write(machine_virtio_base + VIRTIO_SLOT_BYTES - 8 + i, 8, sum);
+        sum += mmio_read(end + i, 4);
+        mmio_write(end + i, 4, sum);
         sum += in32((uint16_t)(0xfff0 + i));
     }
     return machine_others_work() ? NULL : "the keyboard controller does not work";
