@@ -19,7 +19,7 @@ AS_USER = ["unshare", "--mount", "sh", "-c",
            f'exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all --bounding-set=-all "$@"', "sh"]
 # The same on a host that lets nobody make user namespaces.
 NO_USER_NAMESPACES = ["sh", "-c",
-                      "set -e; knob=/proc/sys/user/max_user_namespaces; read -r before <$knob; echo 0 >$knob\n"
+                      "set -e; knob=/proc/sys/user/max_user_namespaces; before=$(cat $knob); echo 0 >$knob\n"
                       'status=0; "$@" || status=$?; echo "$before" >$knob; exit $status', "sh", *AS_USER]
 
 

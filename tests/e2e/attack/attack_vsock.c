@@ -157,7 +157,7 @@ static void no_room_for_a_header(void)
 {
     queue_set(&rx, 0, in, sizeof(struct header) - 1, D_WRITE, 0);
     queue_publish(&rx, 0);
-    make_packet(OP_REQUEST, PORT_NOBODY, 0); /* the answer is due */
+    make_packet(OP_RW, PORT_NOBODY, 0); /* RST is due at once */
     queue_set(&tx, 0, out, sizeof(*out), 0, 0);
     queue_publish(&tx, 0);
 }
@@ -174,7 +174,7 @@ static void buffer_over_the_end(void)
 {
     queue_set(&rx, 0, (void *)(memory_end() - 64), RX_BYTES, D_WRITE, 0);
     queue_publish(&rx, 0);
-    make_packet(OP_REQUEST, PORT_NOBODY, 0);
+    make_packet(OP_RW, PORT_NOBODY, 0);
     queue_set(&tx, 0, out, sizeof(*out), 0, 0);
     queue_publish(&tx, 0);
 }

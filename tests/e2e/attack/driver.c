@@ -3,7 +3,7 @@
 #include "guest.h"
 
 #define ARENA_BYTES (256U * 1024)
-#define LOOKS_MAX 400 /* each is a register read: the device's thread gets its turn */
+#define LOOKS_MAX 2000 /* each is a register read: the device's thread gets its turn */
 
 static _Alignas(4096) uint8_t arena[ARENA_BYTES];
 static size_t arena_used;
