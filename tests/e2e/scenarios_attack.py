@@ -8,6 +8,7 @@ import os
 import re
 
 from harness import Run, expect, same, scenario
+from scenarios import x86_64
 
 DISKS = 8
 DEAF_PORT = 6000
@@ -96,12 +97,18 @@ def fnv1a(data):
     return f"{value:016x}"
 
 
+def attacker(disks, arguments, job=None, wrap=()):
+    """A run of the guest. arguments: of its own, on the command line."""
+    run = Run({"kernel_path": "../../kernel/attack", "rootfs_path": "../../images/raw.img", "rootfs_type": "other",
+               "drives": [{"path": "../../images/raw.img"}] * (disks - 1), "vcpus": 2, "memory_mib": MEMORY_MIB,
+               "kernel_cmdline_append": None, **(job or {})}, wrap=wrap)
+    run.job["kernel_cmdline"] = f"memory_mib={MEMORY_MIB} {arguments} token={run.token}"
+    return run
+
+
 @scenario("a guest that attacks every device: it hurts itself alone, and the report names what it did")
 def attacks(place):
-    run = Run({"kernel_path": "../../kernel/attack", "rootfs_path": "../../images/raw.img", "rootfs_type": "other",
-               "drives": [{"path": "../../images/raw.img"}] * (DISKS - 1), "vcpus": 2, "memory_mib": MEMORY_MIB,
-               "kernel_cmdline_append": None, "vsock_path": "vsock"}, wrap=["python3", "-c", DEAF])
-    run.job["kernel_cmdline"] = f"memory_mib={MEMORY_MIB} deaf_port={DEAF_PORT} token={run.token}"
+    run = attacker(DISKS, f"deaf_port={DEAF_PORT}", {"vsock_path": "vsock"}, ["python3", "-c", DEAF])
     out = yield run
     console = out.report["console"]["text"]
     same((out.report["status"], out.status, out.report["vm_signal"]), ("guest_shutdown", 0, None), f"the end ({out})")
@@ -137,3 +144,15 @@ def check_faults(out):
     expect(len(told) == min(out.actor(race)["queue_faults"], PER_DEVICE), f"faults of {race}: {told}")
     same(by_actor, {}, "faults of devices that were not attacked")
     expect(out.actor("vsock")["request_errors"] >= 5, "the report counts no bad packets")
+
+
+@scenario("a guest whose CPU executes a device, and one that has no exception handlers", needs=[x86_64])
+def bad_ends(_):
+    executes, faults = yield [attacker(3, "ending=1"), attacker(3, "ending=2")]
+    for out in (executes, faults):
+        out.has("console", f"digest: {fnv1a(out.run.token.encode())}\n")
+    faults.ended("guest_triple_fault", 5)
+    # KVM cannot go on, and does not know whose fault that is.
+    executes.ended("vm_error", 4)
+    same(executes.report["error"]["kind"], "Vcpu", "kind of the error")
+    expect(executes.report["error"]["message"], "no message")

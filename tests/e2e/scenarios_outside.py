@@ -135,7 +135,8 @@ def no_user_namespaces(_):
     runs = [Run({**job, "sandbox": mode}, report="-", wrap=NO_USER_NAMESPACES, alone=True)
             for mode in ("strict", "best_effort", "off")]
     strict, best_effort, off = yield runs
-    same(strict.status, 3, f"exit status of strict; {strict}")
+    strict.ended("vm_error", 4)
+    same(strict.report["error"]["kind"], "Sandbox", "kind of the error")
     strict.has("stderr of bvmm", "user_namespace", "best_effort", "max_user_namespaces")
     best_effort.completed().proved()
     sandbox = best_effort.report["sandbox"]
