@@ -183,6 +183,7 @@ static bool find_own(char own[PATH_MAX], struct cgroup_facts *facts)
     char root[PATH_MAX];
     char point[PATH_MAX];
     size_t skipped = 0;
+    size_t length = 0;
 
     find_own_name(name);
     if (name[0] == '\0' || !find_mount(root, point)) {
@@ -194,6 +195,10 @@ static bool find_own(char own[PATH_MAX], struct cgroup_facts *facts)
         snprintf(own, PATH_MAX, "%s%s", point, name + skipped) >= PATH_MAX) {
         add_reason(facts, "bvmm's own control group %.200s is not below %.200s", name, point);
         return false;
+    }
+    length = strlen(own);
+    if (length > 1 && own[length - 1] == '/') {
+        own[length - 1] = '\0'; /* the root control group is named "/" */
     }
     return true;
 }
