@@ -97,6 +97,18 @@ static int close_stray_descriptors(const struct job *job, int alive_fd, struct r
     return 0;
 }
 
+/* What was read while the machine was put together. The launcher's own are not touched by that. */
+static void close_loaded_files(const struct job *job)
+{
+    const int fds[] = {job->kernel.fd, job->initrd.fd, job->stdin_file.fd};
+
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+        if (fds[i] >= 0) {
+            (void)close(fds[i]);
+        }
+    }
+}
+
 void vm_process_main(void *context, int alive_fd)
 {
     const struct vm_process *process = context;
@@ -122,6 +134,7 @@ void vm_process_main(void *context, int alive_fd)
     if (machine_new(process->job, record, &machine, &err) < 0) {
         give_up(record, &err);
     }
+    close_loaded_files(process->job);
     jail_forget_environment(); /* not before: it may say where the bundled kernel is */
     if (machine_enter_sandbox(machine, &err) < 0) {
         give_up(record, &err);

@@ -8,6 +8,7 @@ from harness import Run, expect, same, scenario, shell
 
 NOBODY = "65534"
 USER = "4242"  # no such user is in any image
+KERNELS = {"x86_64": "vmlinux", "aarch64": "Image"}
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
 NO_CAPABILITIES = ["0000000000000000"]
 LOOK = {"when_stderr": "running", "steps": [{"after_s": 0.5, "look": "outside"}]}
@@ -27,10 +28,12 @@ def in_lab(place):
     return "this changes a setting of the whole machine: in the lab only" if place.direct else None
 
 
-def watched_job(**more):
+def watched_job(place, **more):
     # The variable is what bvmm was started with: the VM process must not have it. TOKEN is the job's.
-    return Run({"vcpus": 2, "command": shell("sleep 4"), **more}, args=["--verbose"], watch=LOOK, alone=True,
-               env={"SECRET_OF_THE_STARTER": "do not tell"})
+    # Kernel and input are read while the machine is put together, and closed.
+    job = {"vcpus": 2, "command": shell("sleep 4"), "stdin_path": "input", "kernel_path": f"../../kernel/{KERNELS[place.arch]}", **more}
+    return Run(job, args=["--verbose"], watch=LOOK, alone=True, env={"SECRET_OF_THE_STARTER": "do not tell"},
+               files={"input": b"read\n"})
 
 
 def vm_and_launcher(out):
@@ -43,9 +46,13 @@ def vm_and_launcher(out):
     return by_name["supervisor"], by_name["bvmm"]
 
 
-def check_threads(vm, uid):
+def devices(place):
+    return {"serial", "blk0", "vsock"} | ({"i8042"} if place.arch == "x86_64" else set())
+
+
+def check_threads(place, vm, uid):
     names = {thread["Name"][0] for thread in vm["threads"]}
-    same(names, {"supervisor", "serial", "i8042", "blk0", "vsock", "vcpu0", "vcpu1"}, "threads")
+    same(names, {"supervisor", "vcpu0", "vcpu1"} | devices(place), "threads")
     for thread in vm["threads"]:
         name = thread["Name"][0]
         same(thread["Seccomp"], ["2"], f"{name}: Seccomp")
@@ -55,16 +62,18 @@ def check_threads(vm, uid):
         same((set(thread["Uid"]), set(thread["Gid"]), thread["Groups"]), ({uid}, {uid}, []), f"{name}: uid, gid, groups")
 
 
-def check_descriptors(vm):
+def check_descriptors(place, vm):
     """None but those that are listed here."""
     def kind(target):
         for known in ("/bench.squashfs", "kvm-vcpu"):
             if known in target:
                 return known
         return target
-    # Doorbells: 2 vCPUs, 4 devices, the supervisor. Interrupts: 4 devices.
-    want = {"/dev/null": 3, "anon_inode:kvm-vm": 1, "kvm-vcpu": 2, "anon_inode:[eventfd]": 7 + 4,
+    # Doorbells: supervisor, 2 vCPUs, the devices. Interrupts: the devices.
+    want = {"/dev/null": 3, "anon_inode:kvm-vm": 1, "kvm-vcpu": 2, "anon_inode:[eventfd]": 3 + 2 * len(devices(place)),
             "anon_inode:[timerfd]": 1, "anon_inode:[signalfd]": 1, "/bench.squashfs": 1}
+    if place.arch == "aarch64":
+        want["anon_inode:kvm-arm-vgic-v3"] = 1  # the interrupt controller, a device of KVM's
     same(dict(Counter(kind(target) for target in vm["descriptors"].values())), want, "descriptors")
 
 
@@ -89,12 +98,12 @@ def layers(report, *missing):
 
 
 @scenario("a running VM seen from outside: started by root")
-def seen_as_root(_):
-    out = yield watched_job()
+def seen_as_root(place):
+    out = yield watched_job(place)
     out.completed().proved()
     vm, launcher = vm_and_launcher(out)
-    check_threads(vm, NOBODY)
-    check_descriptors(vm)
+    check_threads(place, vm, NOBODY)
+    check_descriptors(place, vm)
     check_process(vm, launcher, NAMESPACES)
     layers(out.report, "user_namespace")
     same((out.report["sandbox"]["mode"], out.report["sandbox"]["refused"]), ("strict", None), "mode, and refused")
@@ -115,15 +124,15 @@ def check_cgroup(vm, sandbox):
 
 
 @scenario("a running VM seen from outside: started by a user who may open /dev/kvm and nothing else")
-def seen_as_user(_):
-    run = watched_job()
+def seen_as_user(place):
+    run = watched_job(place)
     run.wrap, run.report = AS_USER, "-"
     run.job["report_path"] = "-"
     out = yield run
     out.completed().proved()
     vm, launcher = vm_and_launcher(out)
-    check_threads(vm, USER)
-    check_descriptors(vm)
+    check_threads(place, vm, USER)
+    check_descriptors(place, vm)
     check_process(vm, launcher, (*NAMESPACES, "user"))
     layers(out.report)
     same((out.report["sandbox"]["mode"], out.report["sandbox"]["refused"]), ("strict", None), "mode, and refused")

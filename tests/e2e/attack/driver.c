@@ -3,7 +3,8 @@
 #include "guest.h"
 
 #define ARENA_BYTES (256U * 1024)
-#define LOOKS_MAX 2000 /* each is a register read: the device's thread gets its turn */
+#define LOOKS_MAX 4000
+#define LOOKS_PER_STATUS 32 /* the device itself is not to be busy with being asked */
 
 static _Alignas(4096) uint8_t arena[ARENA_BYTES];
 static size_t arena_used;
@@ -118,12 +119,18 @@ void device_notify(const struct device *device, unsigned index)
     reg_write(device, REG_QUEUE_NOTIFY, index);
 }
 
+static bool needs_reset(const struct device *device)
+{
+    return (reg_read(device, REG_STATUS) & STATUS_NEEDS_RESET) != 0;
+}
+
 bool device_out_of_service(const struct device *device)
 {
     for (unsigned i = 0; i < LOOKS_MAX; i++) {
-        if ((reg_read(device, REG_STATUS) & STATUS_NEEDS_RESET) != 0) {
+        if (needs_reset(device)) {
             return true;
         }
+        machine_pause();
     }
     return false;
 }
@@ -135,9 +142,10 @@ bool device_wait_used(const struct device *device, struct queue *queue, uint16_t
             queue->used_seen = (uint16_t)(queue->used_seen + count);
             return true;
         }
-        if ((reg_read(device, REG_STATUS) & STATUS_NEEDS_RESET) != 0) {
+        if (i % LOOKS_PER_STATUS == LOOKS_PER_STATUS - 1 && needs_reset(device)) {
             return false;
         }
+        machine_pause();
     }
     return false;
 }

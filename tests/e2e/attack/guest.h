@@ -27,7 +27,8 @@ const char *machine_command_line(void);
 /* One load or store of 1, 2, 4 or 8 bytes, of the plain kind that every KVM can pass on. */
 uint64_t mmio_read(uint64_t address, unsigned width_bytes);
 void mmio_write(uint64_t address, unsigned width_bytes, uint64_t value);
-void machine_put(char character);     /* to the console */
+void machine_pause(void);         /* an exit to no device in particular: time for other threads */
+void machine_put(char character); /* to the console */
 _Noreturn void machine_restart(void); /* asks for it more often than is needed */
 /* 0: machine_restart(). Others, where the machine has them: ways in which a CPU goes no further. */
 _Noreturn void machine_end(unsigned how);

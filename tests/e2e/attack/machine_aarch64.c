@@ -131,6 +131,11 @@ const char *machine_command_line(void)
     return command_line != NULL ? command_line : "";
 }
 
+void machine_pause(void)
+{
+    (void)mmio_read(UART + UART_SCR, 1);
+}
+
 void machine_put(char character)
 {
     mmio_write(UART, 1, (uint8_t)character);
@@ -237,6 +242,6 @@ void machine_race_stop(void)
 {
     race_page[RACE_STOP] = 1;
     for (unsigned i = 0; i < 10000 && race_page[RACE_STOPPED] == 0; i++) {
-        (void)mmio_read(UART + UART_SCR, 1); /* an exit: time for the other CPU */
+        machine_pause();
     }
 }

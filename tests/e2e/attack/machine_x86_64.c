@@ -131,6 +131,11 @@ const char *machine_command_line(void)
     return (const char *)(uint64_t) * (volatile uint32_t *)(boot_params + BOOT_PARAMS_CMDLINE);
 }
 
+void machine_pause(void)
+{
+    (void)in8(COM1 + 7);
+}
+
 void machine_put(char character)
 {
     out8(COM1, (uint8_t)character);
@@ -274,6 +279,6 @@ void machine_race_stop(void)
 {
     race_page[RACE_STOP] = 1;
     for (unsigned i = 0; i < 10000 && race_page[RACE_STOPPED] == 0; i++) {
-        (void)in8(COM1 + 7); /* an exit: time for the other CPU */
+        machine_pause();
     }
 }
