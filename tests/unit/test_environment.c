@@ -48,7 +48,7 @@ static int forget_and_look(void)
             return 3;
         }
     }
-    return environ != NULL || getenv("LATER") != NULL || elsewhere[0] != '\0' ? 4 : 0;
+    return environ != NULL || elsewhere == NULL || elsewhere[0] != '\0' ? 4 : 0;
 }
 
 /* The environment of a process is what it was started with: so this program starts itself. */
