@@ -43,6 +43,13 @@ def read(path):
         return file.read()
 
 
+def comm(pid):
+    try:
+        return read(f"/proc/{pid}/comm").strip()
+    except OSError:
+        return None
+
+
 def thread(path):
     facts = dict(line.split(":\t", 1) for line in read(path).splitlines() if ":\t" in line)
     return {name: facts.get(name, "").split() for name in OF_A_THREAD}
@@ -85,4 +92,5 @@ def cgroup(path):
                 facts[name] = read(f"/sys/fs/cgroup{here[0]}/{name}").split()
             except OSError:
                 facts[name] = None
+        facts["members"] = {pid: comm(pid) for pid in facts["cgroup.procs"] or ()}
     return facts

@@ -3,8 +3,9 @@
 #include "guest.h"
 
 #define ARENA_BYTES (256U * 1024)
-#define LOOKS_MAX 4000
-#define LOOKS_PER_STATUS 32 /* the device itself is not to be busy with being asked */
+/* Reading a register waits for the device's thread, which looks at its queues then: a few are enough. */
+#define LOOKS_MAX 48
+#define PATIENCE_MAX 3000 /* machine_pause() */
 
 static _Alignas(4096) uint8_t arena[ARENA_BYTES];
 static size_t arena_used;
@@ -130,24 +131,50 @@ bool device_out_of_service(const struct device *device)
         if (needs_reset(device)) {
             return true;
         }
-        machine_pause();
     }
     return false;
+}
+
+bool queue_take_used(struct queue *queue, uint16_t count)
+{
+    if ((uint16_t)(queue_used_index(queue) - queue->used_seen) < count) {
+        return false;
+    }
+    queue->used_seen = (uint16_t)(queue->used_seen + count);
+    return true;
 }
 
 bool device_wait_used(const struct device *device, struct queue *queue, uint16_t count)
 {
     for (unsigned i = 0; i < LOOKS_MAX; i++) {
-        if ((uint16_t)(queue_used_index(queue) - queue->used_seen) >= count) {
-            queue->used_seen = (uint16_t)(queue->used_seen + count);
+        if (queue_take_used(queue, count)) {
             return true;
         }
-        if (i % LOOKS_PER_STATUS == LOOKS_PER_STATUS - 1 && needs_reset(device)) {
+        if (needs_reset(device)) {
             return false;
+        }
+    }
+    return false;
+}
+
+bool queue_wait_used(struct queue *queue, uint16_t count)
+{
+    for (unsigned i = 0; i < PATIENCE_MAX; i++) {
+        if (queue_take_used(queue, count)) {
+            return true;
         }
         machine_pause();
     }
     return false;
+}
+
+/* With F_EVENT_IDX: whether the device asked to be told of the last one that was published. */
+bool queue_wants_notification(const struct queue *queue)
+{
+    const volatile uint16_t *avail_event =
+        (volatile uint16_t *)(queue->used + 4 + 8U * queue->size);
+
+    return *avail_event == (uint16_t)(queue->avail_index - 1);
 }
 
 /* ---- virtio-blk ------------------------------------------------------------------------------ */

@@ -119,6 +119,10 @@ void queue_set(struct queue *queue, unsigned index, const volatile void *buffer,
                uint16_t flags, uint16_t next);
 void queue_publish(struct queue *queue, uint16_t head);
 uint16_t queue_used_index(const struct queue *queue);
+bool queue_wants_notification(const struct queue *queue);
+/* So many more have been used: at once or not; after a while, in which others than the device have to act first. */
+bool queue_take_used(struct queue *queue, uint16_t count);
+bool queue_wait_used(struct queue *queue, uint16_t count);
 
 /* Reset: from here on it touches no ring. */
 void device_end(const struct device *device);

@@ -19,6 +19,7 @@
 #define RACE_PAGE 0x30000U      /* likewise; what real mode reaches by DS = 0x3000 */
 #define BOOT_PARAMS_CMDLINE 0x228U
 #define RESETS 200
+#define PAUSES 1000
 
 const uint64_t machine_virtio_base = 0xc0001000U;
 const uint64_t machine_memory_start = 0;
@@ -133,7 +134,9 @@ const char *machine_command_line(void)
 
 void machine_pause(void)
 {
-    (void)in8(COM1 + 7);
+    for (unsigned i = 0; i < PAUSES; i++) {
+        __asm__ volatile("pause" : : : "memory");
+    }
 }
 
 void machine_put(char character)
