@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * policy.h: the system calls that an actor may make: a table beside each actor, and nothing common to
- * all. What is in no row kills the process, and the report names actor and call.
+ * all. What is in no row kills the process, and the report names actor and call. The launcher has
+ * tables of the same form.
  *
  * A row pins arguments: a descriptor by its value, an ioctl by its number. Values that are known only
  * when the machine is assembled (which number a doorbell has) are named here, and filled in by
@@ -28,7 +29,17 @@
     X(TIMER, "deadline timer")                                                                     \
     X(SIGNALS, "signalfd")                                                                         \
     X(PROCESS, "own process id")                                                                   \
-    X(HOST_SOCKETS, "host sockets of the bridge")
+    X(HOST_SOCKETS, "host sockets of the bridge")                                                  \
+    /* of the launcher: vmm/launcher_policy.c */                                                   \
+    X(VM_PIDFD, "the VM process (a pidfd)")                                                        \
+    X(CANCEL, "the event that cancels")                                                            \
+    X(BROKER, "socket to the bridge's actor")                                                      \
+    X(CGROUP_BASE, "directory of the VM's control group")                                          \
+    X(CGROUP_READ, "counters of the VM's control group")                                           \
+    X(KERNEL_FILE, "the job's kernel")                                                             \
+    X(REPORT_DIRS, "directories of the report and of large outputs")                               \
+    X(LARGE_DIR, "number kept for the directory of large outputs")                                 \
+    X(NEXT_FILTER, "the narrower filter")
 /* clang-format on */
 
 enum policy_value {
@@ -45,7 +56,7 @@ struct policy_arg {
     uint64_t constant;
 };
 
-#define POLICY_ARGS_MAX 3
+#define POLICY_ARGS_MAX 4
 
 /* `only_if` says when the row is needed at all; ANY: always. A value that the machine does not have
  * (no bridge, so no host sockets) takes its rows away. */

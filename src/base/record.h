@@ -262,7 +262,8 @@ struct run_outcome {
     X(RLIMITS, "rlimits")                                                                          \
     X(CGROUP, "cgroup")                                                                            \
     X(DESCRIPTORS, "descriptors_closed")                                                           \
-    X(SECCOMP, "seccomp")
+    X(SECCOMP, "seccomp")                                                                          \
+    X(LAUNCHER_SECCOMP, "launcher_seccomp")
 /* clang-format on */
 
 enum sandbox_layer {

@@ -28,6 +28,7 @@ struct bvmm_vm {
     int cancel_fd;
     int cancel_signal; /* atomic: the first one that bvmm_vm_cancel_by() was told; 0: none */
     bool started;
+    const struct launcher_guard *guard; /* NULL: none, as for all but the bvmm command */
     bvmm_progress_fn progress;
     void *progress_context;
     unsigned interval_ms;
@@ -107,6 +108,11 @@ int bvmm_vm_new(const struct bvmm_config *config, struct bvmm_vm **ret_vm, struc
 void api_set_process_start(struct bvmm_vm *vm, uint64_t start_ns)
 {
     vm->record->time_ns[TIME_PROCESS_START] = start_ns;
+}
+
+void api_set_guard(struct bvmm_vm *vm, const struct launcher_guard *guard)
+{
+    vm->guard = guard;
 }
 
 void bvmm_vm_cancel(struct bvmm_vm *vm)
@@ -222,7 +228,7 @@ int bvmm_vm_run(struct bvmm_vm *vm, struct bvmm_report **ret_report, struct bvmm
     }
     vm->started = true;
     vm->record->time_ns[TIME_JOB_READY] = clock_monotonic_ns();
-    code = launcher_run(&vm->job, vm->record, &observer, vm->cancel_fd, error);
+    code = launcher_run(&vm->job, vm->record, &observer, vm->guard, vm->cancel_fd, error);
     if (code < 0) {
         return code;
     }

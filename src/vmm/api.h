@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * api.h: what is behind the public interface (bvmm/bvmm.h), and two things that only the bvmm
+ * api.h: what is behind the public interface (bvmm/bvmm.h), and what only the bvmm
  * command needs. Not exported by the library.
  *
  * Thread: see bvmm.h.
@@ -14,6 +14,7 @@
 #include "base/record.h"
 #include "bvmm/bvmm.h"
 #include "vmm/job.h"
+#include "vmm/launcher.h"
 
 /* Kept as JSON, and checked as a job file is: there is one place that knows the keys. */
 struct bvmm_config {
@@ -32,6 +33,9 @@ int api_job_from_config(const struct bvmm_config *config, bool with_files, struc
 
 /* For the command: the run's times start when the process did, not at bvmm_vm_new(). */
 void api_set_process_start(struct bvmm_vm *vm, uint64_t start_ns);
+
+/* For the command: bvmm_vm_run() puts the process into filters: launcher_sandbox.h. */
+void api_set_guard(struct bvmm_vm *vm, const struct launcher_guard *guard);
 
 /* For the command: the final record, with what --verbose shows. The report's. */
 const struct record *api_report_record(const struct bvmm_report *report);

@@ -27,14 +27,37 @@
 enum controller { CPUSET, MEMORY, PIDS, CONTROLLER_COUNT };
 static const char *const controller_names[] = {"cpuset", "memory", "pids"};
 
+/*
+ * What is needed at the end is opened at the start: then the launcher's filter need not let it open
+ * files for writing.
+ */
+enum kept_file { KEPT_PEAK, KEPT_EVENTS, KEPT_KILL, KEPT_SUBTREE, KEPT_PROCS, KEPT_COUNT };
+static const struct {
+    const char *name;
+    bool of_base; /* else of the VM's */
+    int flags;
+} kept_files[KEPT_COUNT] = {
+    [KEPT_PEAK] = {"memory.peak", false, O_RDONLY},
+    [KEPT_EVENTS] = {"memory.events", false, O_RDONLY},
+    [KEPT_KILL] = {"cgroup.kill", false, O_WRONLY},
+    [KEPT_SUBTREE] = {"cgroup.subtree_control", true, O_WRONLY},
+    [KEPT_PROCS] = {"cgroup.procs", true, O_WRONLY},
+};
+
 struct cgroup {
-    int base_fd; /* in which the VM's is made */
-    int dir_fd;  /* the VM's; locked while we live */
-    bool moved;  /* we sit in LEAF_OURS */
+    int base_fd;          /* in which the VM's is made */
+    int dir_fd;           /* the VM's; locked while we live */
+    int kept[KEPT_COUNT]; /* -1: the kernel has no such file, or it is not needed */
+    bool moved;           /* we sit in LEAF_OURS */
     char name[NAME_BYTES];
 };
 
 /* ---- Files ----------------------------------------------------------------------------------- */
+
+static int write_text(int fd, const char *text)
+{
+    return write(fd, text, strlen(text)) < 0 ? -errno : 0;
+}
 
 static int write_file(int dir_fd, const char *name, const char *text)
 {
@@ -44,9 +67,7 @@ static int write_file(int dir_fd, const char *name, const char *text)
     if (fd < 0) {
         return -errno;
     }
-    if (write(fd, text, strlen(text)) < 0) {
-        code = -errno;
-    }
+    code = write_text(fd, text);
     (void)close(fd);
     return code;
 }
@@ -59,50 +80,53 @@ static int write_number(int dir_fd, const char *name, uint64_t number)
     return write_file(dir_fd, name, text);
 }
 
-/* Without the newline at its end. */
+/* From where the file is read now, without the newline at its end. */
+static int read_text(int fd, char text[FILE_BYTES])
+{
+    const ssize_t n = read(fd, text, FILE_BYTES - 1);
+    size_t bytes = n < 0 ? 0 : (size_t)n;
+
+    while (bytes > 0 && text[bytes - 1] == '\n') {
+        bytes--;
+    }
+    text[bytes] = '\0';
+    return n < 0 ? -errno : 0;
+}
+
 static int read_file(int dir_fd, const char *name, char text[FILE_BYTES])
 {
     const int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
-    ssize_t n = 0;
+    int code = 0;
 
     text[0] = '\0';
     if (fd < 0) {
         return -errno;
     }
-    n = read(fd, text, FILE_BYTES - 1);
+    code = read_text(fd, text);
     (void)close(fd);
-    if (n < 0) {
-        return -errno;
-    }
-    text[n] = '\0';
-    while (n > 0 && text[n - 1] == '\n') {
-        text[--n] = '\0';
-    }
-    return 0;
+    return code;
+}
+
+static uint64_t to_number(const char *text)
+{
+    char *end = NULL;
+    const uint64_t number = strtoull(text, &end, 10); /* "max" is no number */
+
+    return end != text && *end == '\0' ? number : CGROUP_UNKNOWN;
 }
 
 static uint64_t read_number(int dir_fd, const char *name)
 {
     char text[FILE_BYTES];
-    char *end = text;
-    uint64_t number = 0;
 
-    if (read_file(dir_fd, name, text) < 0) {
-        return CGROUP_UNKNOWN;
-    }
-    number = strtoull(text, &end, 10); /* "max" is no number */
-    return end != text && *end == '\0' ? number : CGROUP_UNKNOWN;
+    return read_file(dir_fd, name, text) < 0 ? CGROUP_UNKNOWN : to_number(text);
 }
 
-/* The number behind a word in a file of lines "word number". */
-static uint64_t read_named_number(int dir_fd, const char *name, const char *word)
+/* The number behind a word in lines "word number". */
+static uint64_t named_number(const char *text, const char *word)
 {
-    char text[FILE_BYTES];
     const size_t bytes = strlen(word);
 
-    if (read_file(dir_fd, name, text) < 0) {
-        return CGROUP_UNKNOWN;
-    }
     for (const char *line = text; *line != '\0'; line += *line == '\n') {
         if (strncmp(line, word, bytes) == 0 && line[bytes] == ' ') {
             return strtoull(line + bytes + 1, NULL, 10);
@@ -373,9 +397,9 @@ static void move_back(const struct cgroup *cgroup)
         char text[32];
 
         (void)snprintf(text, sizeof(text), "-%s", controller_names[i]);
-        (void)!write_file(cgroup->base_fd, "cgroup.subtree_control", text);
+        (void)!write_text(cgroup->kept[KEPT_SUBTREE], text);
     }
-    (void)!write_file(cgroup->base_fd, "cgroup.procs", "0");
+    (void)!write_text(cgroup->kept[KEPT_PROCS], "0");
     (void)unlinkat(cgroup->base_fd, LEAF_OURS, AT_REMOVEDIR);
 }
 
@@ -496,6 +520,18 @@ void cgroup_facts_init(struct cgroup_facts *facts)
 
 /* ---- All of it ------------------------------------------------------------------------------- */
 
+/* Those that there are by now, and that are not open yet. */
+static void keep_files(struct cgroup *cgroup)
+{
+    for (unsigned i = 0; i < KEPT_COUNT; i++) {
+        const int dir_fd = kept_files[i].of_base ? cgroup->base_fd : cgroup->dir_fd;
+
+        if (cgroup->kept[i] < 0 && dir_fd >= 0 && (!kept_files[i].of_base || cgroup->moved)) {
+            cgroup->kept[i] = openat(dir_fd, kept_files[i].name, kept_files[i].flags | O_CLOEXEC);
+        }
+    }
+}
+
 static int make(struct cgroup *cgroup, const char *own, const struct cgroup_limits *limits,
                 struct cgroup_facts *facts)
 {
@@ -514,6 +550,7 @@ static int make(struct cgroup *cgroup, const char *own, const struct cgroup_limi
     }
     (void)sweep(cgroup->base_fd);
     code = enable(cgroup, limits, facts);
+    keep_files(cgroup);
     if (code < 0) {
         return code;
     }
@@ -522,6 +559,7 @@ static int make(struct cgroup *cgroup, const char *own, const struct cgroup_limi
         add_reason(facts, "no control group can be made in %.200s: %s", path, strerror(-code));
         return code;
     }
+    keep_files(cgroup);
     code = set_limits(cgroup->dir_fd, limits, facts);
     read_back(cgroup->dir_fd, facts);
     if (facts->memory_max_bytes == CGROUP_UNKNOWN && facts->pids_max == CGROUP_UNKNOWN &&
@@ -568,6 +606,9 @@ int cgroup_make(const char *own, const struct cgroup_limits *limits, bool best_e
     }
     cgroup->base_fd = -1;
     cgroup->dir_fd = -1;
+    for (unsigned i = 0; i < KEPT_COUNT; i++) {
+        cgroup->kept[i] = -1;
+    }
     code = make(cgroup, own, limits, facts);
     if (cgroup->base_fd >= 0) {
         (void)flock(cgroup->base_fd, LOCK_UN);
@@ -586,6 +627,18 @@ int cgroup_fd(const struct cgroup *cgroup)
     return cgroup != NULL ? cgroup->dir_fd : -1;
 }
 
+int cgroup_base_fd(const struct cgroup *cgroup)
+{
+    return cgroup != NULL ? cgroup->base_fd : -1;
+}
+
+int cgroup_counter_fd(const struct cgroup *cgroup, unsigned index)
+{
+    static const enum kept_file counters[CGROUP_COUNTERS] = {KEPT_PEAK, KEPT_EVENTS};
+
+    return cgroup != NULL ? cgroup->kept[counters[index]] : -1;
+}
+
 int cgroup_join(int cgroup_fd)
 {
     return write_file(cgroup_fd, "cgroup.procs", "0");
@@ -596,12 +649,30 @@ static void remove_dir(const struct cgroup *cgroup)
     const struct timespec wait = {.tv_nsec = 2L * 1000 * 1000};
 
     /* Nobody should be in it any more; if somebody is, that ends here. */
-    (void)!write_file(cgroup->dir_fd, "cgroup.kill", "1");
+    (void)!write_text(cgroup->kept[KEPT_KILL], "1");
     for (unsigned i = 0; i < REMOVE_TRIES; i++) {
         if (unlinkat(cgroup->base_fd, cgroup->name, AT_REMOVEDIR) == 0 || errno != EBUSY) {
             return;
         }
-        (void)nanosleep(&wait, NULL);
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
+    }
+}
+
+static void take_last_facts(const struct cgroup *cgroup, struct cgroup_facts *facts)
+{
+    char text[FILE_BYTES];
+
+    facts->memory_peak_bytes =
+        read_text(cgroup->kept[KEPT_PEAK], text) < 0 ? CGROUP_UNKNOWN : to_number(text);
+    facts->oom_kills = read_text(cgroup->kept[KEPT_EVENTS], text) < 0
+                           ? CGROUP_UNKNOWN
+                           : named_number(text, "oom_kill");
+}
+
+static void close_if_open(int fd)
+{
+    if (fd >= 0) {
+        (void)close(fd);
     }
 }
 
@@ -611,22 +682,19 @@ void cgroup_remove(struct cgroup *cgroup, struct cgroup_facts *facts)
         return;
     }
     if (cgroup->name[0] != '\0') {
-        facts->memory_peak_bytes = read_number(cgroup->dir_fd, "memory.peak");
-        facts->oom_kills = read_named_number(cgroup->dir_fd, "memory.events", "oom_kill");
+        take_last_facts(cgroup, facts);
         remove_dir(cgroup);
     }
-    if (cgroup->dir_fd >= 0) {
-        (void)close(cgroup->dir_fd);
-    }
-    if (cgroup->base_fd >= 0) {
-        if (cgroup->moved && flock(cgroup->base_fd, LOCK_EX) == 0) {
-            if (sweep(cgroup->base_fd) == 0) {
-                move_back(cgroup);
-            }
-            (void)flock(cgroup->base_fd,
-                        LOCK_UN); /* not left to close(): a child may have a copy */
+    if (cgroup->moved && flock(cgroup->base_fd, LOCK_EX) == 0) {
+        if (sweep(cgroup->base_fd) == 0) {
+            move_back(cgroup);
         }
-        (void)close(cgroup->base_fd);
+        (void)flock(cgroup->base_fd, LOCK_UN); /* not left to close(): a child may have a copy */
     }
+    for (unsigned i = 0; i < KEPT_COUNT; i++) {
+        close_if_open(cgroup->kept[i]);
+    }
+    close_if_open(cgroup->dir_fd);
+    close_if_open(cgroup->base_fd);
     free(cgroup);
 }

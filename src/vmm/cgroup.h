@@ -69,6 +69,11 @@ int cgroup_make(const char *own, const struct cgroup_limits *limits, bool best_e
 /* For clone3(2), or for a process that joins by its cgroup.procs; -1 for NULL. */
 int cgroup_fd(const struct cgroup *cgroup);
 
+/* What cgroup_remove() will use: the directory in which it is, and the files that it reads. -1: none. */
+#define CGROUP_COUNTERS 2
+int cgroup_base_fd(const struct cgroup *cgroup);
+int cgroup_counter_fd(const struct cgroup *cgroup, unsigned index);
+
 /* The calling process joins it. 0 or -errno. */
 int cgroup_join(int cgroup_fd) must_check;
 

@@ -51,6 +51,7 @@ static const struct cli_option_def options[] = {
     {"--info",        NULL,                           AT(info),        FOR(CLI_KERNEL),   0  },
     {"--write",       "a path, or -",                 AT(write_path),  FOR(CLI_KERNEL),   0  },
     {"--print",       NULL,                           AT(print),       FOR(CLI_SANDBOX),  0  },
+    {"--json",        NULL,                           AT(json),        FOR(CLI_SANDBOX),  0  },
     {"--help",        NULL,                           0,               FOR_ALL,           'h'},
     {"--version",     NULL,                           0,               FOR_ALL,           'V'},
 };

@@ -52,6 +52,7 @@ struct cli_options {
     bool info;               /* kernel: --info */
     bool no_files;           /* validate: --no-files */
     bool print;              /* sandbox: --print */
+    bool json;               /* sandbox: --json */
     bool verbose;
     bool quiet;
 };
@@ -66,7 +67,7 @@ enum exit_status cli_validate(const struct cli_options *options);
 enum exit_status cli_schema(const struct cli_options *options);
 enum exit_status cli_kernel(const struct cli_options *options);
 enum exit_status cli_check(const struct cli_options *options);
-enum exit_status cli_sandbox(void);
+enum exit_status cli_sandbox(const struct cli_options *options);
 enum exit_status cli_help(void);
 enum exit_status cli_version(void);
 

@@ -154,7 +154,7 @@ static const char help_text[] =
     "       bvmm schema job|report\n"
     "       bvmm kernel --info | --write PATH\n"
     "       bvmm check\n"
-    "       bvmm sandbox --print\n"
+    "       bvmm sandbox --print [--json]\n"
     "\n"
     "Running a job:\n"
     "  --json-config FILE  the job; - reads it from standard input\n"

@@ -10,6 +10,8 @@
 #include "bvmm/bvmm.h"
 #include "vmm/api.h"
 #include "vmm/cli_status.h"
+#include "vmm/last_words.h"
+#include "vmm/launcher_sandbox.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -123,8 +125,8 @@ static void print_outcome_message(const struct run_outcome *outcome)
             clean.message[0] ? ": " : "", clean.message);
 }
 
-static void print_summary(const struct cli_options *options, const struct bvmm_report *report,
-                          enum bvmm_place place)
+static void print_summary(const struct cli_options *options, const struct cli_status *status,
+                          const struct bvmm_report *report, enum bvmm_place place)
 {
     const struct record *record = api_report_record(report);
     const struct run_outcome *outcome = &record->outcome;
@@ -136,7 +138,7 @@ static void print_summary(const struct cli_options *options, const struct bvmm_r
     if (cli_run_status(outcome) > EXIT_STATUS_COMMAND_FAILED) {
         print_outcome_message(outcome);
     }
-    if (options->quiet || (!options->verbose && !isatty(STDERR_FILENO))) {
+    if (options->quiet || (!options->verbose && !status->line)) {
         return;
     }
     if (outcome->has_exit_code) {
@@ -182,7 +184,8 @@ static enum exit_status write_report(const struct cli_options *options, struct c
     cli_status_clear(status);
     cli_status_actors(status, record);
     r = bvmm_report_write(report, &place, &err);
-    print_summary(options, report, place);
+    last_words_done();
+    print_summary(options, status, report, place);
     if (r < 0) {
         print_error(&err);
         return EXIT_STATUS_REPORT;
@@ -246,6 +249,7 @@ enum exit_status cli_run(const struct cli_options *options, uint64_t process_sta
         status = refuse(config, &err);
     } else {
         api_set_process_start(vm, process_start_ns);
+        api_set_guard(vm, launcher_sandbox());
         catch_signals(vm);
         status = run_vm(options, vm);
         running = NULL;

@@ -28,7 +28,7 @@ int fileio_write(int fd, const void *data, size_t bytes)
             /* A pipe or terminal that somebody else has made non-blocking. */
             struct pollfd ready = {.fd = fd, .events = POLLOUT};
 
-            (void)poll(&ready, 1, -1);
+            (void)ppoll(&ready, 1, NULL, NULL);
             continue;
         }
         if (n < 0 && errno == EINTR) {
@@ -43,13 +43,20 @@ int fileio_write(int fd, const void *data, size_t bytes)
     return 0;
 }
 
+const char *fileio_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
 /* A name that nobody else uses, hidden, beside the final one, at most 255 bytes. */
 static void make_temp_name(struct fileio_new *file, const char *name)
 {
     uint64_t random = clock_monotonic_ns();
 
     if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0) {
-        random ^= (uint64_t)getpid() << 32;
+        random ^= (uint64_t)(uintptr_t)file << 32; /* no more calls than the launcher may make */
     }
     snprintf(file->temp_name, sizeof(file->temp_name), ".%.200s.%016" PRIx64 ".tmp", name, random);
 }

@@ -22,6 +22,9 @@ struct fileio_new {
     char temp_name[FILEIO_TEMP_NAME_BYTES];
 };
 
+/* The last part of a path: "c" of "a/b/c". */
+const char *fileio_name(const char *path);
+
 /* Begin a file that will be called name in dir_fd. 0 or -errno. */
 int fileio_begin(struct fileio_new *file, int dir_fd, const char *name) must_check;
 

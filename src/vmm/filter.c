@@ -2,7 +2,7 @@
 /*
  * filter.c: seccomp filters from policies. See filter.h.
  *
- * Threads: main while the machine is put together; filter_enter() and the handler: the actor's.
+ * Threads: main while filters are made; filter_enter() and the handler: the one that is held.
  */
 #include "vmm/filter.h"
 
@@ -39,8 +39,7 @@
 #define KILL_ME_SYSCALL SYS_acct
 
 struct filter {
-    struct sock_filter *instructions; /* mapped read-only */
-    unsigned short count;
+    struct sock_fprog program; /* the instructions are mapped read-only */
 };
 
 bool filter_possible(void)
@@ -52,6 +51,28 @@ bool filter_possible(void)
 
 static struct record *violation_record;
 static _Thread_local uint32_t this_actor;
+static filter_note_fn note_forbidden;
+
+/* In the VM process: for the report, in memory that the launcher shares. */
+static void note_in_record(const siginfo_t *info, const uint64_t args[ARCH_SYSCALL_ARGS])
+{
+    struct record_violation *violation = &violation_record->violation;
+
+    if (__atomic_exchange_n(&violation->seen, 1, __ATOMIC_RELAXED) == 0) {
+        violation->actor = this_actor;
+        violation->arch = info->si_arch;
+        violation->syscall = info->si_syscall;
+        memcpy(violation->args, args, ARCH_SYSCALL_ARGS * sizeof(args[0]));
+    }
+}
+
+_Noreturn void filter_kill_process(void)
+{
+    for (;;) {
+        (void)syscall(KILL_ME_SYSCALL, NULL);
+        __builtin_trap(); /* not reached in a filter */
+    }
+}
 
 /*
  * Runs on the thread that made the call, and never returns. Whatever the thread's memory looks like,
@@ -59,30 +80,46 @@ static _Thread_local uint32_t this_actor;
  */
 static void on_forbidden(int signal, siginfo_t *info, void *context)
 {
-    struct record_violation *violation = &violation_record->violation;
+    uint64_t args[ARCH_SYSCALL_ARGS];
 
     (void)signal;
-    if (__atomic_exchange_n(&violation->seen, 1, __ATOMIC_RELAXED) == 0) {
-        violation->actor = this_actor;
-        violation->arch = info->si_arch;
-        violation->syscall = info->si_syscall;
-        arch_syscall_args(context, violation->args);
-    }
-    for (;;) {
-        (void)syscall(KILL_ME_SYSCALL, NULL);
-        __builtin_trap(); /* not reached: there is a filter, or this handler would not run */
-    }
+    arch_syscall_args(context, args);
+    note_forbidden(info, args);
+    filter_kill_process();
+}
+
+int filter_catch(filter_note_fn note)
+{
+    struct sigaction action = {.sa_sigaction = on_forbidden, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+
+    note_forbidden = note;
+    return sigaction(SIGSYS, &action, NULL) < 0 ? -errno : 0;
 }
 
 int filter_prepare(struct record *record)
 {
-    struct sigaction action = {.sa_sigaction = on_forbidden, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-
     violation_record = record;
-    return sigaction(SIGSYS, &action, NULL) < 0 ? -errno : 0;
+    return filter_catch(note_in_record);
 }
 
 /* ---- From rows to rules ---------------------------------------------------------------------- */
+
+/*
+ * A negative int, AT_FDCWD say, is compared by its lower half, which is all that the kernel looks at:
+ * what the upper half of the register holds is not said by C. Others have zeros there.
+ */
+static struct scmp_arg_cmp comparison(unsigned index, uint64_t number)
+{
+    const uint64_t lower_half = UINT32_MAX;
+
+    if ((number & ~lower_half) == ~lower_half) {
+        return (struct scmp_arg_cmp){.arg = index,
+                                     .op = SCMP_CMP_MASKED_EQ,
+                                     .datum_a = lower_half,
+                                     .datum_b = number & lower_half};
+    }
+    return (struct scmp_arg_cmp){.arg = index, .op = SCMP_CMP_EQ, .datum_a = number};
+}
 
 /* One rule for each number that the row's named value stands for; at most one argument is named. */
 static int add_rule(scmp_filter_ctx context, const struct policy_rule *rule,
@@ -103,7 +140,7 @@ static int add_rule(scmp_filter_ctx context, const struct policy_rule *rule,
             variants = numbers->count[arg->value];
             number = variant < variants ? numbers->numbers[arg->value][variant] : 0;
         }
-        args[i] = (struct scmp_arg_cmp){.arg = arg->index, .op = SCMP_CMP_EQ, .datum_a = number};
+        args[i] = comparison(arg->index, number);
     }
     *ret_variants = variants;
     if (variant >= variants) {
@@ -146,8 +183,8 @@ static int export_program(scmp_filter_ctx context, struct filter *filter)
         code = program == MAP_FAILED ? -errno : 0;
     }
     if (code == 0) {
-        filter->instructions = program;
-        filter->count = (unsigned short)((size_t)bytes / sizeof(struct sock_filter));
+        filter->program = (struct sock_fprog){
+            .filter = program, .len = (unsigned short)((size_t)bytes / sizeof(struct sock_filter))};
     }
     if (fd >= 0) {
         (void)close(fd);
@@ -155,7 +192,7 @@ static int export_program(scmp_filter_ctx context, struct filter *filter)
     return code;
 }
 
-static int fill_context(scmp_filter_ctx context, const struct actor *actor,
+static int fill_context(scmp_filter_ctx context, const struct policy *policy,
                         const struct policy_numbers *numbers, const char **ret_call)
 {
     /* Another architecture's calls, x32 among them, are trapped like any other forbidden one. */
@@ -165,10 +202,10 @@ static int fill_context(scmp_filter_ctx context, const struct actor *actor,
     if (code == 0) {
         code = seccomp_rule_add(context, SCMP_ACT_KILL_PROCESS, (int)KILL_ME_SYSCALL, 0);
     }
-    return code < 0 ? code : add_rules(context, actor->def->policy, numbers, ret_call);
+    return code < 0 ? code : add_rules(context, policy, numbers, ret_call);
 }
 
-int filter_new(const struct actor *actor, const struct policy_numbers *numbers,
+int filter_new(const char *name, const struct policy *policy, const struct policy_numbers *numbers,
                struct filter **ret_filter, struct bvmm_error *err)
 {
     scmp_filter_ctx context = seccomp_init(SCMP_ACT_TRAP);
@@ -177,7 +214,7 @@ int filter_new(const struct actor *actor, const struct policy_numbers *numbers,
     int code = context == NULL || filter == NULL ? -ENOMEM : 0;
 
     if (code == 0) {
-        code = fill_context(context, actor, numbers, &call);
+        code = fill_context(context, policy, numbers, &call);
     }
     if (code == 0) {
         code = export_program(context, filter);
@@ -186,8 +223,8 @@ int filter_new(const struct actor *actor, const struct policy_numbers *numbers,
     if (code < 0) {
         free(filter);
         return error_set(err, BVMM_ERROR_SANDBOX, code,
-                         "cannot make the filter of actor %s (at the call %s): %s", actor->name,
-                         call, strerror(-code));
+                         "cannot make the filter of %s (at the call %s): %s", name, call,
+                         strerror(-code));
     }
     *ret_filter = filter;
     return 0;
@@ -196,20 +233,26 @@ int filter_new(const struct actor *actor, const struct policy_numbers *numbers,
 void filter_free(struct filter *filter)
 {
     if (filter != NULL) {
-        (void)munmap(filter->instructions, filter->count * sizeof(struct sock_filter));
+        (void)munmap(filter->program.filter, filter->program.len * sizeof(struct sock_filter));
         free(filter);
     }
 }
 
-int filter_enter(const struct actor *actor, void *arg)
+uint64_t filter_address(const struct filter *filter)
 {
-    const struct filter *filter = arg;
-    struct sock_fprog program = {.len = filter->count, .filter = filter->instructions};
+    return (uint64_t)(uintptr_t)&filter->program;
+}
 
+int filter_put_on(const struct filter *filter)
+{
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter->program) < 0 ? -errno : 0;
+}
+
+int filter_enter(const struct actor *actor, void *filter)
+{
     this_actor = actor->id;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) {
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
         return -errno;
     }
-    return 0;
+    return filter_put_on(filter);
 }

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * filter.h: from an actor's policy (actors/policy.h) to a seccomp filter on its thread.
+ * filter.h: from a policy (actors/policy.h) to a seccomp filter on the calling thread.
  *
  * What a policy does not allow is trapped: the call is not executed, the kernel delivers SIGSYS, and
- * the handler notes actor and call in the run record (for the report) and then makes a call that the
- * filter answers by killing the process. docs/security.md argues why code that owns the thread cannot
+ * the handler notes who made which call (for the report) and then makes a call that the filter
+ * answers by killing the process. docs/security.md argues why code that owns the thread cannot
  * get around that.
  */
 #ifndef BVMM_VMM_FILTER_H
 #define BVMM_VMM_FILTER_H
 
+#include <signal.h>
+
 #include "actors/actor.h"
 #include "actors/policy.h"
+#include "arch/arch.h"
 #include "base/error.h"
 #include "base/record.h"
 
@@ -27,14 +30,35 @@ bool filter_possible(void);
 int filter_prepare(struct record *record) must_check;
 
 /*
- * filter_new - make the filter of an actor.
- * Thread: main, before the actor's starts. Return: 0, or -errno with *err filled (kind SANDBOX).
+ * filter_catch - the same with another way of noting the call. Once in a process.
+ * @note: runs in the handler, on the thread that made the call, whose memory may be anything. It may
+ * make calls that the thread's filter allows, and must not allocate.
  */
-int filter_new(const struct actor *actor, const struct policy_numbers *numbers,
+typedef void (*filter_note_fn)(const siginfo_t *info, const uint64_t args[ARCH_SYSCALL_ARGS]);
+int filter_catch(filter_note_fn note) must_check;
+
+/* By the call that every filter answers with death. */
+_Noreturn void filter_kill_process(void);
+
+/*
+ * filter_new - make a filter.
+ * @name: whose it is, for the message.
+ * Return: 0, or -errno with *err filled (kind SANDBOX).
+ */
+int filter_new(const char *name, const struct policy *policy, const struct policy_numbers *numbers,
                struct filter **ret_filter, struct bvmm_error *err) must_check;
 
 /* NULL is allowed. A thread that has entered the filter stays in it. */
 void filter_free(struct filter *filter);
+
+/* What filter_put_on() hands to the kernel, for a policy that allows just that (POLICY_NEXT_FILTER). */
+uint64_t filter_address(const struct filter *filter);
+
+/*
+ * filter_put_on - put the calling thread into the filter, besides those that it is in already. There is
+ * no way out. The thread has no_new_privs set, or CAP_SYS_ADMIN.
+ */
+int filter_put_on(const struct filter *filter) must_check;
 
 /* For struct actor: put the calling thread into the filter. There is no way out. */
 int filter_enter(const struct actor *actor, void *filter) must_check;

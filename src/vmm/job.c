@@ -25,6 +25,7 @@ static void forget_files(struct job *job)
         job->drives[i].image.fd = -1;
     }
     job->report_dir_fd = -1;
+    job->large_dir_fd = -1;
 }
 
 int job_init_defaults(struct job *job)
@@ -121,6 +122,7 @@ void job_fini(struct job *job)
         field_fini(job, field);
     }
     close_fd(job->report_dir_fd);
+    close_fd(job->large_dir_fd);
     free(job->source);
     free(job->base_dir);
     free(job->image_notes);

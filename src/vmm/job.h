@@ -26,6 +26,7 @@
 #include "base/record.h"
 #include "protocol/protocol.h"
 #include "vmm/cgroup.h"
+#include "vmm/host_facts.h"
 
 #include <jansson.h>
 
@@ -173,6 +174,7 @@ struct job {
         uint64_t over_bytes; /* larger streams go into files */
         char *dir;           /* NULL: report_path + ".d" */
     } large_outputs;         /* used only if JOB_KEY_LARGE_OUTPUTS is given */
+    int large_dir_fd;        /* number that their directory is to get; -1: any */
 
     uint64_t sandbox; /* enum job_sandbox */
     struct {
@@ -181,6 +183,7 @@ struct job {
         uint64_t pids_max;       /* 0: likewise */
     } cgroup;
     struct cgroup_facts cgroup_facts; /* the launcher's, from the run; not in the file */
+    struct host_facts host_facts;     /* likewise */
 };
 
 static inline bool job_given(const struct job *job, enum job_key key)

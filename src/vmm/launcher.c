@@ -19,6 +19,8 @@
 
 #include "actors/supervisor.h"
 #include "actors/vsock_broker.h"
+#include "vmm/filter.h"
+#include "vmm/jail.h"
 #include "vmm/outcome.h"
 #include "vmm/spawn.h"
 #include "vmm/vm_process.h"
@@ -33,15 +35,21 @@
 #define CANCEL_LIMIT_NS (SUPERVISOR_CANCEL_GRACE_NS + 400 * NS_PER_MS)
 
 struct launcher {
-    const struct job *job;
+    struct job *job;
     struct record *record;
+    struct record *layout; /* private copy: what the record was like before the fork */
     const struct launcher_observer *observer;
+    const struct launcher_guard *guard; /* NULL: none */
+    struct cgroup *cgroup;              /* NULL: none */
     int cancel_fd;
-    pid_t pid;
+    pid_t pid; /* 0: not started, or reaped */
     int pidfd;
+    int alive_fd; /* the VM process goes when this is closed */
     uint64_t start_ns;
     uint64_t cancel_ns; /* 0: not cancelled */
     bool killed;        /* by us, because it did not end by itself */
+    bool guarded;       /* the guard's filters are on */
+    int guard_refusal;  /* -errno: the host refused them, and the job allows that; else 0 */
 };
 
 static uint64_t earlier(uint64_t a_ns, uint64_t b_ns)
@@ -92,6 +100,12 @@ static uint64_t next_look_ns(const struct launcher *launcher, uint64_t now_ns)
     return wait_ns;
 }
 
+/* By its descriptor: that does not become another process's, as a number may. */
+static void send_signal(const struct launcher *launcher, int number)
+{
+    (void)syscall(SYS_pidfd_send_signal, launcher->pidfd, number, NULL, 0);
+}
+
 static void take_cancel(struct launcher *launcher)
 {
     uint64_t times = 0;
@@ -102,7 +116,7 @@ static void take_cancel(struct launcher *launcher)
     if (launcher->cancel_ns == 0) {
         launcher->cancel_ns = clock_monotonic_ns();
     }
-    (void)kill(launcher->pid, SIGTERM);
+    send_signal(launcher, SIGTERM);
 }
 
 /* Wait for the VM process's end, and see to it that it comes. */
@@ -134,7 +148,7 @@ static void supervise(struct launcher *launcher)
         now_ns = clock_monotonic_ns();
         if (limit_ns != 0 && now_ns >= limit_ns && !launcher->killed) {
             launcher->killed = true;
-            (void)kill(launcher->pid, SIGKILL);
+            send_signal(launcher, SIGKILL);
         }
         if (limit_ns != 0 && launcher->killed && now_ns >= limit_ns + STOP_LIMIT_NS) {
             return; /* it does not even die: report without it, and leave it to init */
@@ -214,22 +228,55 @@ static void explain_death(struct record *record, const siginfo_t *info)
     outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_DEVICE, message);
 }
 
-static void reap(struct launcher *launcher, const struct record *layout)
+/* False: it did not even die. */
+static bool reap(struct launcher *launcher, siginfo_t *ret_info)
 {
-    siginfo_t info = {.si_pid = 0};
     const int flags = WEXITED | (launcher->killed ? WNOHANG : 0);
-    const bool reaped =
-        waitid(P_PIDFD, (id_t)launcher->pidfd, &info, flags) == 0 && info.si_pid == launcher->pid;
+    const bool reaped = waitid(P_PIDFD, (id_t)launcher->pidfd, ret_info, flags) == 0 &&
+                        ret_info->si_pid == launcher->pid;
 
     launcher->record->time_ns[TIME_VM_PROCESS_END] = clock_monotonic_ns();
-    (void)record_check(launcher->record, layout);
+    launcher->pid = reaped ? 0 : launcher->pid;
+    return reaped;
+}
+
+/* The layer is ours, and not for the VM process to tell. */
+static void note_layer(struct record *record, enum sandbox_layer layer, bool stands)
+{
+    record->sandbox.layers &= ~(1U << layer);
+    record->sandbox.layers |= stands ? 1U << layer : 0;
+}
+
+static void note_cgroup(const struct job *job, struct record *record)
+{
+    note_layer(record, SANDBOX_CGROUP, job->cgroup_facts.stands);
+    if (record->outcome.status == RUN_VM_KILLED && record->outcome.vm_signal == SIGKILL &&
+        job->cgroup_facts.oom_kills != CGROUP_UNKNOWN && job->cgroup_facts.oom_kills > 0) {
+        outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_MEMORY,
+                    "the VM process needed more host memory than its control group may have, and "
+                    "the kernel killed it: a larger $.cgroup.memory_max_mib would help");
+    }
+}
+
+/* From here on the record is looked at. @info: NULL: it was not reaped. */
+static void explain(const struct launcher *launcher, const siginfo_t *info)
+{
+    (void)record_check(launcher->record, launcher->layout);
     if (launcher->killed) {
         explain_own_kill(launcher);
-    } else if (reaped) {
-        explain_death(launcher->record, &info);
+    } else if (info != NULL) {
+        explain_death(launcher->record, info);
     }
     outcome_look_for_panic(launcher->record);
+    note_cgroup(launcher->job, launcher->record);
+    note_layer(launcher->record, SANDBOX_LAUNCHER_SECCOMP, launcher->guarded);
+    if (launcher->guard_refusal < 0) {
+        jail_note_refused(&launcher->record->sandbox, SANDBOX_LAUNCHER_SECCOMP,
+                          launcher->guard_refusal);
+    }
 }
+
+/* ---- All of it ------------------------------------------------------------------------------- */
 
 /* What the bridge needs outside of the sandbox, while the VM runs. */
 static int make_broker(struct job *job, struct bvmm_error *err)
@@ -240,100 +287,143 @@ static int make_broker(struct job *job, struct bvmm_error *err)
                : 0;
 }
 
-static void free_broker(struct job *job)
+static int make_cgroup(struct launcher *launcher, struct bvmm_error *err)
 {
-    vsock_broker_free(job->vsock_broker);
-    job->vsock_broker = NULL;
-}
-
-static int make_cgroup(struct job *job, struct cgroup **ret_cgroup, struct bvmm_error *err)
-{
+    struct job *job = launcher->job;
     struct cgroup_limits limits;
 
     job_cgroup_limits(job, &limits);
     return cgroup_make(NULL, &limits, job->sandbox == JOB_SANDBOX_BEST_EFFORT, &job->cgroup_facts,
-                       ret_cgroup, err);
+                       &launcher->cgroup, err);
 }
 
-/* Not before the VM process is gone: the layer is ours, and not for it to tell. */
-static void note_cgroup(const struct job *job, struct record *record)
+/* What has to be there before the fork. Whatever it returns: release() undoes it. */
+static int prepare(struct launcher *launcher, struct bvmm_error *err)
 {
-    const uint32_t layer = 1U << SANDBOX_CGROUP;
-
-    record->sandbox.layers &= ~layer;
-    record->sandbox.layers |= job->cgroup_facts.stands ? layer : 0;
-    if (record->outcome.status == RUN_VM_KILLED && record->outcome.vm_signal == SIGKILL &&
-        job->cgroup_facts.oom_kills != CGROUP_UNKNOWN && job->cgroup_facts.oom_kills > 0) {
-        outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_MEMORY,
-                    "the VM process needed more host memory than its control group may have, and "
-                    "the kernel killed it: a larger $.cgroup.memory_max_mib would help");
-    }
-}
-
-/* NOLINTNEXTLINE(readability-function-size): one way in, and what was made undone at each way out */
-int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
-                 int cancel_fd, struct bvmm_error *err)
-{
-    struct launcher launcher = {.job = job,
-                                .record = record,
-                                .observer = observer,
-                                .cancel_fd = cancel_fd,
-                                .start_ns = clock_monotonic_ns()};
-    struct vm_process process = {.job = job, .record = record};
-    struct record *layout = NULL;
-    struct cgroup *cgroup = NULL;
-    int alive_fd = -1;
+    struct record *record = launcher->record;
     int code = 0;
 
     if (getrandom(record->nonce, sizeof(record->nonce), 0) != sizeof(record->nonce)) {
         return error_set(err, BVMM_ERROR_IO, -EIO, "no random bytes for the job's nonce");
     }
-    record->vcpu_count = (uint32_t)job->vcpus;
-    code = make_broker(job, err);
+    record->vcpu_count = (uint32_t)launcher->job->vcpus;
+    code = make_broker(launcher->job, err);
+    if (code == 0) {
+        code = make_cgroup(launcher, err);
+    }
     if (code < 0) {
         return code;
     }
-    code = make_cgroup(job, &cgroup, err);
+    launcher->layout = record_layout_copy(record);
+    return launcher->layout != NULL ? 0
+                                    : error_set(err, BVMM_ERROR_MEMORY, -ENOMEM,
+                                                "no memory for the run record's layout");
+}
+
+static int start(struct launcher *launcher, struct bvmm_error *err)
+{
+    struct job *job = launcher->job;
+    struct vm_process process = {.job = job, .record = launcher->record};
+    int code =
+        spawn_process((enum job_sandbox)job->sandbox, launcher->record, cgroup_fd(launcher->cgroup),
+                      vm_process_main, &process, &launcher->pid, &launcher->alive_fd, err);
+
     if (code < 0) {
-        free_broker(job);
-        return code;
-    }
-    layout = record_layout_copy(record);
-    if (layout == NULL) {
-        cgroup_remove(cgroup, &job->cgroup_facts);
-        free_broker(job);
-        return error_set(err, BVMM_ERROR_MEMORY, -ENOMEM, "no memory for the run record's layout");
-    }
-    code = spawn_process((enum job_sandbox)job->sandbox, record, cgroup_fd(cgroup), vm_process_main,
-                         &process, &launcher.pid, &alive_fd, err);
-    if (code < 0) {
-        cgroup_remove(cgroup, &job->cgroup_facts);
-        free_broker(job);
-        free(layout);
+        launcher->pid = 0;
         return code;
     }
     if (job->vsock_broker != NULL) {
         vsock_broker_forked(job->vsock_broker);
     }
-    launcher.pidfd = (int)syscall(SYS_pidfd_open, launcher.pid, 0);
-    if (launcher.pidfd < 0) {
+    launcher->pidfd = (int)syscall(SYS_pidfd_open, launcher->pid, 0);
+    if (launcher->pidfd < 0) {
         code = -errno;
-        (void)kill(launcher.pid, SIGKILL);
-        (void)waitpid(launcher.pid, NULL, 0);
-        cgroup_remove(cgroup, &job->cgroup_facts);
-        (void)close(alive_fd);
-        free_broker(job);
-        free(layout);
         return error_set(err, BVMM_ERROR_IO, code, "pidfd_open: %s (bvmm needs Linux 5.3)",
                          strerror(-code));
     }
-    supervise(&launcher);
-    reap(&launcher, layout);
-    cgroup_remove(cgroup, &job->cgroup_facts);
-    note_cgroup(job, record);
-    (void)close(launcher.pidfd);
-    (void)close(alive_fd);
-    free_broker(job);
-    free(layout);
     return 0;
+}
+
+/* While the VM process sets itself up: the launcher does what it can do only now. */
+static int enter_guard(struct launcher *launcher, struct bvmm_error *err)
+{
+    const struct launcher_view view = {.job = launcher->job,
+                                       .record = launcher->record,
+                                       .cgroup = launcher->cgroup,
+                                       .pidfd = launcher->pidfd,
+                                       .cancel_fd = launcher->cancel_fd};
+
+    const enum job_sandbox mode = (enum job_sandbox)launcher->job->sandbox;
+    int code = 0;
+
+    host_facts_read(&launcher->job->host_facts);
+    if (launcher->guard == NULL || mode == JOB_SANDBOX_OFF || !filter_possible()) {
+        return 0;
+    }
+    code = launcher->guard->waiting(launcher->guard->ctx, &view, err);
+    launcher->guarded = code == 0;
+    if (code < 0 && mode == JOB_SANDBOX_BEST_EFFORT) {
+        launcher->guard_refusal = code;
+        code = 0;
+    }
+    return code;
+}
+
+static void close_if_open(int *fd)
+{
+    if (*fd >= 0) {
+        (void)close(*fd);
+    }
+    *fd = -1;
+}
+
+/* Undo prepare() and start(). A VM process that is still there is one that should not have been. */
+static void release(struct launcher *launcher)
+{
+    if (launcher->pid > 0 && !launcher->killed) { /* never with the guard's filters on */
+        (void)kill(launcher->pid, SIGKILL);
+        (void)waitpid(launcher->pid, NULL, 0);
+    }
+    cgroup_remove(launcher->cgroup, &launcher->job->cgroup_facts);
+    launcher->cgroup = NULL;
+    vsock_broker_free(launcher->job->vsock_broker);
+    launcher->job->vsock_broker = NULL;
+    close_if_open(&launcher->pidfd);
+    close_if_open(&launcher->alive_fd);
+}
+
+int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
+                 const struct launcher_guard *guard, int cancel_fd, struct bvmm_error *err)
+{
+    struct launcher launcher = {.job = job,
+                                .record = record,
+                                .observer = observer,
+                                .guard = guard,
+                                .cancel_fd = cancel_fd,
+                                .pidfd = -1,
+                                .alive_fd = -1,
+                                .start_ns = clock_monotonic_ns()};
+    siginfo_t info = {.si_pid = 0};
+    bool reaped = false;
+    int code = prepare(&launcher, err);
+
+    if (code == 0) {
+        code = start(&launcher, err);
+    }
+    if (code == 0) {
+        code = enter_guard(&launcher, err);
+    }
+    if (code == 0) {
+        supervise(&launcher);
+        reaped = reap(&launcher, &info);
+    }
+    release(&launcher);
+    if (code == 0) {
+        if (launcher.guarded) {
+            guard->writing(guard->ctx);
+        }
+        explain(&launcher, reaped ? &info : NULL);
+    }
+    free(launcher.layout);
+    return code;
 }

@@ -20,19 +20,42 @@ struct launcher_observer {
     unsigned interval_ms;
 };
 
+/* What the launcher has open while it waits; for a filter, which names descriptors. */
+struct launcher_view {
+    struct job *job;
+    const struct record *record; /* before the VM process could write more than times to it */
+    const struct cgroup *cgroup; /* NULL: there is none */
+    int pidfd;                   /* the VM process */
+    int cancel_fd;               /* or -1 */
+};
+
+/*
+ * Two moments of a run in which a process that is a launcher and nothing else gives up what it does not
+ * need any more: launcher_sandbox.h. A program that embeds the library has none: it would not get
+ * back what it gave up.
+ */
+struct launcher_guard {
+    /* The VM process has been started; nothing has been heard of it. 0, or -errno with *err. */
+    int (*waiting)(void *ctx, const struct launcher_view *view, struct bvmm_error *err);
+    /* It is gone; nothing that it left has been looked at but times. */
+    void (*writing)(void *ctx);
+    void *ctx;
+};
+
 /*
  * launcher_run - fork the VM process, run the job in it, wait, and leave the record final.
  * @job: with its files open.
  * @record: made by record_create() with job_record_limits(). On return it has passed record_check(),
  * whatever happened to the VM process: there is something to report. Its outcome says how it ended.
- * @observer: may be NULL.
+ * @observer, @guard: may be NULL.
  * @cancel_fd: an eventfd, or -1. Each time it is written to (by a signal handler, another thread),
  * the run is asked to end: first the guest gets two seconds to deliver what it has; the second time
  * it is stopped at once.
  * Return: 0 when the VM process was started; -errno with *err filled when it could not be.
  */
 int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
-                 int cancel_fd, struct bvmm_error *err) must_check;
+                 const struct launcher_guard *guard, int cancel_fd, struct bvmm_error *err)
+    must_check;
 
 /* "running", "collecting results": what goes on after this enum run_time. Any number has a text. */
 const char *launcher_phase_text(uint32_t phase);

@@ -599,7 +599,7 @@ static int make_filters(struct machine *machine, struct bvmm_error *err)
         struct actor *actor = &machine->actors[i];
 
         policy_numbers(machine, actor, &numbers);
-        code = filter_new(actor, &numbers, &filter, err);
+        code = filter_new(actor->name, actor->def->policy, &numbers, &filter, err);
         actor->filter = filter;
         actor->enter_sandbox = filter_enter;
     }

@@ -19,7 +19,7 @@ static enum exit_status run_command(const struct cli_options *options, uint64_t 
     case CLI_CHECK:
         return cli_check(options);
     case CLI_SANDBOX:
-        return cli_sandbox();
+        return cli_sandbox(options);
     case CLI_HELP:
         return cli_help();
     case CLI_VERSION:

@@ -239,7 +239,7 @@ static void set_all(struct report_builder *b, json_t *report)
     }
 }
 
-int report_render(const struct job *job, struct record *record, json_t **ret_report,
+static int render(const struct job *job, struct record *record, bool brief, json_t **ret_report,
                   struct bvmm_error *err)
 {
     struct report_builder b = {
@@ -247,13 +247,14 @@ int report_render(const struct job *job, struct record *record, json_t **ret_rep
         .record = record,
         .warnings = json_array(),
         .large_dir_fd = -1,
+        .brief = brief,
     };
     json_t *report = json_object();
 
     if (report && b.warnings) {
         set_all(&b, report);
     }
-    if (b.large_dir_fd >= 0) {
+    if (b.large_dir_fd >= 0 && b.large_dir_fd != job->large_dir_fd) {
         close(b.large_dir_fd);
     }
     b.no_memory = b.no_memory || !report || !b.warnings;
@@ -267,12 +268,23 @@ int report_render(const struct job *job, struct record *record, json_t **ret_rep
     return 0;
 }
 
+int report_render(const struct job *job, struct record *record, json_t **ret_report,
+                  struct bvmm_error *err)
+{
+    return render(job, record, false, ret_report, err);
+}
+
+int report_render_brief(const struct job *job, struct record *record, json_t **ret_report,
+                        struct bvmm_error *err)
+{
+    return render(job, record, true, ret_report, err);
+}
+
 /* ---- Writing --------------------------------------------------------------------------------- */
 
 static int dump_to_file(const char *path, int dir_fd, json_t *report)
 {
-    const char *slash = strrchr(path, '/');
-    const char *name = slash ? slash + 1 : path;
+    const char *name = fileio_name(path);
     struct fileio_new file;
     int r = fileio_begin(&file, dir_fd, name);
 
@@ -317,7 +329,7 @@ int report_put(json_t *report, const char *path, int dir_fd, enum report_place *
 int report_write(const struct job *job, struct record *record, enum report_place *ret_place,
                  struct bvmm_error *err)
 {
-    json_t *report;
+    json_t *report = NULL;
     int r;
 
     *ret_place = REPORT_NOWHERE;

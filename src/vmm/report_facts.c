@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 /* ---- The job --------------------------------------------------------------------------------- */
@@ -69,59 +68,37 @@ json_t *report_job(struct report_builder *b)
 
 /* ---- The host -------------------------------------------------------------------------------- */
 
-static void set_cpu_model(struct report_builder *b, json_t *host)
+static void set_name(struct report_builder *b, json_t *host, const char *key, const char *text)
 {
-    static const char wanted[] = "model name";
-    FILE *cpuinfo = fopen("/proc/cpuinfo", "re");
-    char line[512];
-    char *model = NULL;
-
-    while (cpuinfo && !model && fgets(line, sizeof(line), cpuinfo)) {
-        if (strncmp(line, wanted, sizeof(wanted) - 1) == 0) {
-            model = strchr(line, ':');
-        }
-    }
-    if (cpuinfo) {
-        fclose(cpuinfo);
-    }
-    if (!model) {
-        report_absent(b, host, "cpu_model", "/proc/cpuinfo has no model name");
-        return;
-    }
-    model += strspn(model, ": \t");
-    model[strcspn(model, "\n")] = '\0';
-    report_set(b, host, "cpu_model", report_text(model));
-}
-
-static void set_sysconf(struct report_builder *b, json_t *host, const char *key, int name,
-                        uint64_t unit, uint64_t per)
-{
-    long value = sysconf(name);
-
-    if (value < 0) {
+    if (text[0] == '\0') {
         report_absent(b, host, key, "the system does not say");
     } else {
-        report_set(b, host, key, report_u64((uint64_t)value * unit / per));
+        report_set(b, host, key, report_text(text));
+    }
+}
+
+static void set_number(struct report_builder *b, json_t *host, const char *key, int64_t number)
+{
+    if (number < 0) {
+        report_absent(b, host, key, "the system does not say");
+    } else {
+        report_set(b, host, key, report_u64((uint64_t)number));
     }
 }
 
 json_t *report_host(struct report_builder *b)
 {
     json_t *host = json_object();
-    long page_bytes = sysconf(_SC_PAGESIZE);
-    struct utsname name;
+    struct host_facts facts = b->job->host_facts;
 
-    if (uname(&name) == 0) {
-        report_set(b, host, "kernel_release", report_text(name.release));
-        report_set(b, host, "arch", report_text(name.machine));
-    } else {
-        report_absent(b, host, "kernel_release", strerror(errno));
-        report_absent(b, host, "arch", strerror(errno));
+    if (!facts.known) { /* a run that did not come so far */
+        host_facts_read(&facts);
     }
-    set_cpu_model(b, host);
-    set_sysconf(b, host, "cpus_online", _SC_NPROCESSORS_ONLN, 1, 1);
-    set_sysconf(b, host, "memory_mib", _SC_PHYS_PAGES, page_bytes > 0 ? (uint64_t)page_bytes : 0,
-                MIB);
+    set_name(b, host, "kernel_release", facts.kernel_release);
+    set_name(b, host, "arch", facts.arch);
+    set_name(b, host, "cpu_model", facts.cpu_model);
+    set_number(b, host, "cpus_online", facts.cpus_online);
+    set_number(b, host, "memory_mib", facts.memory_mib);
     return report_end(b, host);
 }
 
@@ -194,7 +171,14 @@ static void set_own_kernel(struct report_builder *b, json_t *kernel)
 {
     struct kernel_scan scan = {.bytes = 0};
     uint8_t digest[SHA256_BYTES];
-    int r = b->job->kernel.fd < 0 ? -EBADF : scan_kernel(b->job->kernel.fd, &scan);
+    int r;
+
+    if (b->brief) {
+        report_absent(b, kernel, "version", "there was no time to read the file");
+        report_absent(b, kernel, "sha256", "there was no time to read the file");
+        return;
+    }
+    r = b->job->kernel.fd < 0 ? -EBADF : scan_kernel(b->job->kernel.fd, &scan);
 
     if (r < 0) {
         report_absent(b, kernel, "version", "the kernel's file could not be read");

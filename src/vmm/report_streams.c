@@ -68,10 +68,17 @@ static int open_large_dir(struct report_builder *b, const char *path)
     if (b->large_dir_fd >= 0) {
         return 0;
     }
-    if (mkdir(path, 0777) < 0 && errno != EEXIST) {
+    if (mkdirat(AT_FDCWD, path, 0777) < 0 && errno != EEXIST) {
         return -errno;
     }
     b->large_dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (b->large_dir_fd >= 0 && b->job->large_dir_fd >= 0) {
+        /* Onto the number that the launcher's filter knows. */
+        const int fd = b->large_dir_fd;
+
+        b->large_dir_fd = dup3(fd, b->job->large_dir_fd, O_CLOEXEC);
+        close(fd);
+    }
     return b->large_dir_fd < 0 ? -errno : 0;
 }
 

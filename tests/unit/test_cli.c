@@ -84,6 +84,7 @@ static void good_lines(void **state)
     assert_string_equal(good("kernel --write /tmp/k").write_path, "/tmp/k");
     assert_int_equal(good("check").command, CLI_CHECK);
     assert_int_equal(good("sandbox --print").command, CLI_SANDBOX);
+    assert_true(good("sandbox --print --json").json);
     assert_int_equal(good("help").command, CLI_HELP);
     assert_int_equal(good("-h").command, CLI_HELP);
     assert_int_equal(good("validate --help").command, CLI_HELP);
