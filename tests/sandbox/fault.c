@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * fault.c: a library to be preloaded into bvmm, which goes wrong at a given place, as if bvmm had been
+ * taken over or had a bug there.
+ *
+ * BVMM_FAULT_AT: vm (the supervisor, in its sandbox), waiting or writing (the launcher, in its filters).
+ * BVMM_FAULT: how; see faults[].
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static volatile char *page_behind_a_file; /* made before there is a sandbox */
+
+static void segv(void)
+{
+    *(volatile char *)(uintptr_t)8 = 1;
+}
+
+static void bus(void)
+{
+    page_behind_a_file[0] = 1;
+}
+
+/* Not by a loop that a compiler could make of it. */
+static unsigned overflow(volatile unsigned depth) /* NOLINT(misc-no-recursion): its purpose */
+{
+    volatile char frame[4096];
+
+    frame[0] = (char)depth;
+    return overflow(depth + 1) + (unsigned char)frame[0];
+}
+
+static void stack(void)
+{
+    (void)overflow(0);
+}
+
+static void trap(void)
+{
+    __builtin_trap();
+}
+
+static void socket_call(void)
+{
+    (void)syscall(SYS_socket, 2, 1, 0);
+}
+
+static void exec_call(void)
+{
+    (void)syscall(SYS_execve, 0, 0, 0);
+}
+
+static void unknown_call(void)
+{
+    (void)syscall(5000, 1, 2, 3);
+}
+
+static void killed(void)
+{
+    for (;;) { /* by the test */
+    }
+}
+
+static const struct {
+    const char *name;
+    void (*happen)(void);
+} faults[] = {
+    {"segv", segv},          {"bus", bus},          {"stack", stack},          {"trap", trap},
+    {"socket", socket_call}, {"execve", exec_call}, {"unknown", unknown_call}, {"hang", killed},
+};
+
+__attribute__((constructor)) static void prepare(void)
+{
+    const int fd = memfd_create("empty", MFD_CLOEXEC);
+
+    page_behind_a_file = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    (void)close(fd);
+}
+
+static void maybe(const char *here)
+{
+    const char *at = getenv("BVMM_FAULT_AT");
+    const char *how = getenv("BVMM_FAULT");
+    static unsigned calls;
+    /* The timer is set once before the sandbox. Last words are written by the same functions. */
+    const unsigned wanted = strcmp(here, "vm") == 0 ? 2 : 1;
+
+    if (at == NULL || how == NULL || strcmp(at, here) != 0 || ++calls != wanted) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        if (strcmp(how, faults[i].name) == 0) {
+            faults[i].happen();
+        }
+    }
+}
+
+int timerfd_settime(int fd, int flags, const struct itimerspec *time, struct itimerspec *old_time)
+{
+    maybe("vm");
+    return (int)syscall(SYS_timerfd_settime, fd, flags, time, old_time);
+}
+
+int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
+{
+    maybe("waiting");
+    return (int)syscall(SYS_waitid, type, id, info, options, NULL);
+}
+
+int fsync(int fd)
+{
+    maybe("writing");
+    return (int)syscall(SYS_fsync, fd);
+}

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What the tests of the sandbox share: guests of a few instructions, which every KVM can run, and runs of bvmm."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+SKIPPED = 77
+GUEST_ADDRESS = 0x200000
+PORT_SERIAL, PORT_I8042 = 0x3f8, 0x64
+SPIN = b"\xeb\xfe"
+
+
+def out(port, value):
+    """x86: mov dx, port; mov al, value; out dx, al."""
+    return b"\x66\xba" + struct.pack("<H", port) + b"\xb0" + bytes([value]) + b"\xee"
+
+
+def say(text):
+    return b"".join(out(PORT_SERIAL, byte) for byte in text)
+
+
+GUESTS = {
+    "spin": SPIN,
+    "hello": say(b"partial output\n") + SPIN,
+    "reset": say(b"hello\n") + out(PORT_I8042, 0xfe) + SPIN,
+    # interrupts wanted for room in the transmitter, and of the keyboard
+    "interrupts": out(PORT_SERIAL + 1, 2) + out(PORT_I8042, 0x60) + out(0x60, 0x41) + say(b"hello\n") + SPIN,
+}
+
+
+def elf(code):
+    """An uncompressed kernel, entered by the 64-bit protocol."""
+    offset = 0x1000
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, GUEST_ADDRESS, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, offset, GUEST_ADDRESS, GUEST_ADDRESS, len(code), 0x1000, 0x1000)
+    return (header + segment).ljust(offset, b"\0") + code
+
+
+def skip(reason):
+    print(f"skipped: {reason}")
+    sys.exit(SKIPPED)
+
+
+class Place:
+    """A directory with guests and an image, in which bvmm runs."""
+
+    def __init__(self, bvmm):
+        self.bvmm = os.path.abspath(bvmm)
+        self.dir = tempfile.TemporaryDirectory(prefix="bvmm-sandbox.")
+        self.path = self.dir.name
+        self.mark = f"BVMM_SANDBOX_TEST={self.path}"
+        for name, code in GUESTS.items():
+            self.put(f"{name}.elf", elf(code))
+        image = bytearray(4096)
+        image[:4], image[41] = b"hsqs", 0x10  # a squashfs at first sight, 4096 bytes of it used
+        self.put("image", image)
+        self.need()
+
+    def put(self, name, data):
+        with open(os.path.join(self.path, name), "wb") as file:
+            file.write(data)
+
+    def need(self):
+        """Skip where no such guest can run."""
+        if os.uname().machine != "x86_64":
+            skip("the guests of this test are x86_64's")
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            skip("no /dev/kvm that this user may open")
+        self.run("reset")
+        report = self.report()
+        if report["status"] != "guest_shutdown":
+            skip(f"this host cannot run a guest of a few instructions in the sandbox: {report['error']}")
+        self.filtered = report["sandbox"]["layers"]["seccomp"]
+
+    def need_filters(self):
+        if not self.filtered:
+            skip("this build has sanitizers, whose runtimes make calls of their own")
+
+    def start(self, guest, env=None, wrap=(), stderr=subprocess.PIPE, **keys):
+        job = {"kernel_path": f"{guest}.elf", "rootfs_path": "image", "memory_mib": 64, "timeout_secs": 20,
+               "report_path": "report.json", **keys}
+        self.put("job.json", json.dumps({key: value for key, value in job.items() if value is not None}).encode())
+        if os.path.exists(self.at("report.json")):
+            os.unlink(self.at("report.json"))
+        name, value = self.mark.split("=")
+        return subprocess.Popen([*wrap, self.bvmm, "--json-config", "job.json"], cwd=self.path,
+                                env={**os.environ, name: value, **(env or {})}, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+    def run(self, guest, limit_s=60, **more):
+        """Exit status, as subprocess has it; standard output; standard error."""
+        with self.start(guest, **more) as process:
+            text, errors = process.communicate(timeout=limit_s)
+            return process.returncode, text, errors
+
+    def at(self, name):
+        return os.path.join(self.path, name)
+
+    def report(self, name="report.json"):
+        with open(self.at(name), encoding="utf-8") as file:
+            return json.load(file)
+
+    def members(self):
+        """Processes that were started by us, wherever they went: (pid, name)."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/environ", "rb") as file:
+                    if self.mark.encode() not in file.read().split(b"\0"):
+                        continue
+                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                    name, state = file.read().rsplit(")", 1)
+                if state.split()[0] not in "ZX":
+                    found.append((int(pid), name.split("(", 1)[1]))
+            except OSError:
+                continue
+        return found
+
+    def all_gone(self, limit_s=1.0):
+        """What is still there after limit_s."""
+        deadline = time.monotonic() + limit_s
+        left = self.members()
+        while left and time.monotonic() < deadline:
+            time.sleep(0.005)
+            left = self.members()
+        return left
+
+    def temporary_files(self):
+        return sorted(name for name in os.listdir(self.path) if name.startswith(".") or "tmp" in name)
+
+
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
+def validator(bvmm):
+    """Holds a report against the schema that bvmm prints."""
+    import jsonschema
+    schema = json.loads(subprocess.run([bvmm, "schema", "report"], stdout=subprocess.PIPE, check=True).stdout)
+    return jsonschema.Draft202012Validator(schema).validate

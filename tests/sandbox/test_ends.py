@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""However the VM process or the launcher comes to its end, there is a valid report within a second, with the cause.
+
+usage: test_ends.py BVMM FAULT_LIBRARY
+"""
+
+import os
+import signal
+import sys
+import time
+
+import support
+
+# Where, what, the signal that ends the process, the report's status, words of its message, the forbidden call.
+FAULTS = [
+    ("vm", "segv", "SIGSEGV", "vm_killed", "SIGSEGV", None),
+    ("vm", "bus", "SIGBUS", "vm_killed", "SIGBUS", None),
+    ("vm", "stack", "SIGSEGV", "vm_killed", "SIGSEGV", None),
+    ("vm", "trap", "SIGILL", "vm_killed", "SIGILL", None),
+    ("vm", "socket", "SIGSYS", "sandbox_violation", "actor supervisor made the system call socket", "socket"),
+    ("vm", "execve", "SIGSYS", "sandbox_violation", "actor supervisor made the system call execve", "execve"),
+    ("vm", "unknown", "SIGSYS", "sandbox_violation", "actor supervisor made the system call unknown (5000", None),
+    ("waiting", "socket", "SIGSYS", "sandbox_violation", "the launcher made the system call socket", "socket"),
+    ("waiting", "unknown", "SIGSYS", "sandbox_violation", "the launcher made the system call unknown (5000", None),
+    ("waiting", "segv", "SIGSEGV", "vm_error", "the launcher was killed by signal 11", None),
+    ("writing", "execve", "SIGSYS", "sandbox_violation", "the launcher made the system call execve", "execve"),
+    ("writing", "socket", "SIGSYS", "sandbox_violation", "the launcher made the system call socket", "socket"),
+    ("writing", "segv", "SIGSEGV", "vm_error", "the launcher was killed by signal 11", None),
+    ("writing", "bus", "SIGBUS", "vm_error", "the launcher was killed by signal 7", None),
+    ("writing", "stack", "SIGSEGV", "vm_error", "the launcher was killed by signal 11", None),
+]
+NAMES = {"SIGSEGV": "Segmentation fault", "SIGBUS": "Bus error", "SIGILL": "Illegal instruction"}
+
+
+def same(found, expected, what):
+    assert found == expected, f"{what}: expected {expected!r}, not {found!r}"
+
+
+def has(text, part):
+    assert part in text, f"{part!r} is not in {text!r}"
+
+
+def violation(report, who, call):
+    found = report["sandbox"]["violation"]
+    same(found["actor"], who, "violation: actor")
+    same(found["syscall"], call, "violation: call")
+    if call is None:
+        same((found["number"], found["arguments"][:3]), (5000, ["0x1", "0x2", "0x3"]), "violation: number and arguments")
+
+
+def fault(place, validate, library, where, what, number, status, words, call):
+    env = {"LD_PRELOAD": library, "BVMM_FAULT_AT": where, "BVMM_FAULT": what}
+    started = time.monotonic()
+    with_guest = "hello" if where == "vm" else "reset"
+    code, text, errors = place.run(with_guest, env=env)
+    took_s = time.monotonic() - started
+    report = place.report()
+    validate(report)
+    same(report["status"], status, "status")
+    has(report["error"]["message"], NAMES.get(words, words))
+    if where == "vm":
+        same(code, 4, "exit status")
+        same(report["vm_signal"]["name"], number, "signal of the VM process")
+    else:
+        same(code, -getattr(signal, number), f"how the launcher ended ({errors})")
+        has(errors, words)
+        assert any("the launcher itself ended early" in warning for warning in report["warnings"]), report["warnings"]
+    if number == "SIGSYS":
+        violation(report, "supervisor" if where == "vm" else "launcher", call)
+    else:
+        same(report["sandbox"]["violation"], None, "violation")
+    same(text, "", "standard output")
+    assert took_s < 1.5, f"it took {took_s:.2f} s with the start"
+    same(place.all_gone(), [], "processes that are left")
+    same(place.temporary_files(), [], "temporary files")
+
+
+def to_stdout(place, validate, library):
+    """A report that goes to standard output does so in the launcher's last words too."""
+    import json
+    env = {"LD_PRELOAD": library, "BVMM_FAULT_AT": "waiting", "BVMM_FAULT": "socket"}
+    code, text, _ = place.run("reset", env=env, report_path="-")
+    same(code, -signal.SIGSYS, "how the launcher ended")
+    validate(json.loads(text))
+    same(json.loads(text)["sandbox"]["violation"]["actor"], "launcher", "violation: actor")
+
+
+def killed_from_outside(place, validate):
+    """While the guest runs. What it had printed is in the report. (Other signals do not reach the first process of a
+    namespace.)"""
+    with place.start("hello") as process:
+        deadline = time.monotonic() + 20
+        while not any(name == "vcpu0" or name == "supervisor" for _, name in place.members()) and \
+                time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.1)
+        (vm,) = support.children(process.pid)
+        os.kill(vm, signal.SIGKILL)
+        sent = time.monotonic()
+        process.communicate(timeout=20)
+        took_s = time.monotonic() - sent
+    report = place.report()
+    validate(report)
+    same((report["status"], report["vm_signal"]["name"]), ("vm_killed", "SIGKILL"), "status and signal")
+    same(report["console"]["text"], "partial output\n", "what the guest had printed")
+    assert took_s < 1.0, f"the report took {took_s:.2f} s"
+    same(place.all_gone(), [], "processes that are left")
+
+
+def main():
+    bvmm, library = map(os.path.abspath, sys.argv[1:])
+    place, validate, failed = support.Place(bvmm), support.validator(bvmm), 0
+    place.need_filters()
+    cases = [(f"{case[0]}: {case[1]}", lambda case=case: fault(place, validate, library, *case)) for case in FAULTS]
+    cases += [("the VM process is killed", lambda: killed_from_outside(place, validate))]
+    cases += [("the launcher's last words on standard output", lambda: to_stdout(place, validate, library))]
+    for name, case in cases:
+        try:
+            case()
+            print(f"ok: {name}")
+        except (AssertionError, KeyError, OSError, TypeError) as error:
+            failed += 1
+            print(f"FAILED: {name}: {type(error).__name__} {error}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

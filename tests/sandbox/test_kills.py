@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""kill -9 of the VM process, of the launcher, or of either, at random moments: a report each time, or nothing left at all.
+
+usage: test_kills.py BVMM [TIMES [SEED]]
+"""
+
+import collections
+import os
+import random
+import signal
+import sys
+import time
+
+import support
+
+LATEST_S = 0.05  # from the start: a run is set up in less, and then the guest spins
+
+
+def mounts():
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def control_groups():
+    return sorted(name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names if name.startswith("bvmm-vm-"))
+
+
+def wait_for_child(launcher):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if found := support.children(launcher):
+            return found
+        time.sleep(0.0005)
+    raise AssertionError("no VM process within 20 s")
+
+
+def kill_vm(place, process, validate):
+    """Return: the report's status."""
+    for pid in wait_for_child(process.pid):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # the helper, which is gone already
+            pass
+    killed_at = time.monotonic()
+    process.communicate(timeout=20)
+    took_s = time.monotonic() - killed_at
+    report = place.report()
+    validate(report)
+    assert took_s < 1.0, f"the report took {took_s:.2f} s"
+    assert report["status"] in ("vm_killed", "vm_error"), report["status"]
+    if report["status"] == "vm_killed":
+        assert report["vm_signal"]["number"] == 9, report["vm_signal"]
+    return report["status"]
+
+
+def kill_launcher(place, process):
+    process.kill()
+    process.communicate(timeout=20)
+    left = place.all_gone()
+    assert not left, f"left a second after the launcher was killed: {left}"
+    assert not os.path.exists(place.at("report.json")), "a killed launcher left a report of a run that had not ended"
+    return "nothing left"
+
+
+def main():
+    bvmm, times = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 200
+    seed = int(sys.argv[3]) if len(sys.argv) > 3 else random.randrange(1 << 32)
+    print(f"seed {seed}")
+    place, validate, chance = support.Place(bvmm), support.validator(bvmm), random.Random(seed)
+    before, groups, results = mounts(), control_groups(), collections.Counter()
+    for number in range(times):
+        victim = ("vm", "launcher", chance.choice(("vm", "launcher")))[number % 3]
+        delay_s = chance.uniform(0, LATEST_S)
+        try:
+            with place.start("hello") as process:
+                time.sleep(delay_s)
+                result = kill_vm(place, process, validate) if victim == "vm" else kill_launcher(place, process)
+            assert not place.members(), f"left over: {place.members()}"
+            assert not place.temporary_files(), f"temporary files: {place.temporary_files()}"
+        except AssertionError as error:
+            sys.exit(f"test_kills: number {number}, {victim} after {delay_s * 1000:.1f} ms, seed {seed}: {error}")
+        results[f"{victim}: {result}"] += 1
+    assert mounts() == before, "a mount is left"
+    assert control_groups() == groups, "a control group is left"
+    assert results["vm: vm_killed"] > times // 4, results
+    print(f"{times} kills: " + ", ".join(f"{name} {count}" for name, count in sorted(results.items())))
+
+
+if __name__ == "__main__":
+    main()
