@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -79,23 +80,36 @@ static const struct {
     {"socket", socket_call}, {"execve", exec_call}, {"unknown", unknown_call}, {"hang", killed},
 };
 
+/* From the environment, while there is one. */
+static char at[16];
+static char how[16];
+
+static void take(const char *name, char value[16])
+{
+    const char *given = getenv(name);
+
+    if (given != NULL) {
+        (void)snprintf(value, 16, "%s", given);
+    }
+}
+
 __attribute__((constructor)) static void prepare(void)
 {
     const int fd = memfd_create("empty", MFD_CLOEXEC);
 
     page_behind_a_file = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     (void)close(fd);
+    take("BVMM_FAULT_AT", at);
+    take("BVMM_FAULT", how);
 }
 
 static void maybe(const char *here)
 {
-    const char *at = getenv("BVMM_FAULT_AT");
-    const char *how = getenv("BVMM_FAULT");
     static unsigned calls;
     /* The timer is set once before the sandbox. Last words are written by the same functions. */
     const unsigned wanted = strcmp(here, "vm") == 0 ? 2 : 1;
 
-    if (at == NULL || how == NULL || strcmp(at, here) != 0 || ++calls != wanted) {
+    if (strcmp(at, here) != 0 || ++calls != wanted) {
         return;
     }
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {

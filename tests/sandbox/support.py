@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """What the tests of the sandbox share: guests of a few instructions, which every KVM can run, and runs of bvmm."""
 
+import ctypes
 import json
 import os
 import struct
@@ -10,6 +11,8 @@ import tempfile
 import time
 
 SKIPPED = 77
+PR_SET_CHILD_SUBREAPER = 36
+WALL = 0x40000000  # __WALL: also children of clone() with another signal
 GUEST_ADDRESS = 0x200000
 PORT_SERIAL, PORT_I8042 = 0x3f8, 0x64
 SPIN = b"\xeb\xfe"
@@ -53,7 +56,8 @@ class Place:
         self.bvmm = os.path.abspath(bvmm)
         self.dir = tempfile.TemporaryDirectory(prefix="bvmm-sandbox.")
         self.path = self.dir.name
-        self.mark = f"BVMM_SANDBOX_TEST={self.path}"
+        self.started = set()
+        adopt_orphans()
         for name, code in GUESTS.items():
             self.put(f"{name}.elf", elf(code))
         image = bytearray(4096)
@@ -87,10 +91,11 @@ class Place:
         self.put("job.json", json.dumps({key: value for key, value in job.items() if value is not None}).encode())
         if os.path.exists(self.at("report.json")):
             os.unlink(self.at("report.json"))
-        name, value = self.mark.split("=")
-        return subprocess.Popen([*wrap, self.bvmm, "--json-config", "job.json"], cwd=self.path,
-                                env={**os.environ, name: value, **(env or {})}, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen([*wrap, self.bvmm, "--json-config", "job.json"], cwd=self.path,
+                                   env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=stderr, text=True)
+        self.started.add(process.pid)
+        return process
 
     def run(self, guest, limit_s=60, **more):
         """Exit status, as subprocess has it; standard output; standard error."""
@@ -106,20 +111,16 @@ class Place:
             return json.load(file)
 
     def members(self):
-        """Processes that were started by us, wherever they went: (pid, name)."""
-        found = []
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                with open(f"/proc/{pid}/environ", "rb") as file:
-                    if self.mark.encode() not in file.read().split(b"\0"):
-                        continue
-                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-                    name, state = file.read().rsplit(")", 1)
-                if state.split()[0] not in "ZX":
-                    found.append((int(pid), name.split("(", 1)[1]))
-            except OSError:
-                continue
-        return found
+        """Processes that bvmm left behind: orphans come to us. What is dead is waited for."""
+        left = []
+        for pid in children(os.getpid()):
+            if pid not in self.started:
+                try:
+                    gone, _ = os.waitpid(pid, os.WNOHANG | WALL)
+                except ChildProcessError:
+                    continue
+                left += [] if gone == pid else [(pid, comm(pid))]
+        return left
 
     def all_gone(self, limit_s=1.0):
         """What is still there after limit_s."""
@@ -132,6 +133,20 @@ class Place:
 
     def temporary_files(self):
         return sorted(name for name in os.listdir(self.path) if name.startswith(".") or "tmp" in name)
+
+
+def adopt_orphans():
+    """Whose parent dies becomes our child, as init's otherwise."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+def comm(pid):
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return "?"
 
 
 def children(pid):
