@@ -31,8 +31,9 @@ GUESTS = {
     "spin": SPIN,
     "hello": say(b"partial output\n") + SPIN,
     "reset": say(b"hello\n") + out(PORT_I8042, 0xfe) + SPIN,
-    # interrupts wanted for room in the transmitter, and of the keyboard
-    "interrupts": out(PORT_SERIAL + 1, 2) + out(PORT_I8042, 0x60) + out(0x60, 0x41) + say(b"hello\n") + SPIN,
+    # interrupts wanted for room in the transmitter, and of the keyboard, which echoes a byte
+    "interrupts": out(PORT_SERIAL + 4, 8) + out(PORT_SERIAL + 1, 2) + out(PORT_I8042, 0x60) + out(0x60, 0x41) + say(b"hello\n") +
+                  out(PORT_I8042, 0xd2) + out(0x60, 0x55) + SPIN,
 }
 
 
@@ -75,7 +76,9 @@ class Place:
             skip("the guests of this test are x86_64's")
         if not os.access("/dev/kvm", os.R_OK | os.W_OK):
             skip("no /dev/kvm that this user may open")
+        started = time.monotonic()
         self.run("reset")
+        self.run_s = time.monotonic() - started
         report = self.report()
         if report["status"] != "guest_shutdown":
             skip(f"this host cannot run a guest of a few instructions in the sandbox: {report['error']}")

@@ -15,7 +15,6 @@ import time
 import support
 
 TOOK_S = []  # from a kill to the end of the launcher
-LATEST_S = 0.05  # from the start: a run is set up in less, and then the guest spins
 
 
 def mounts():
@@ -72,7 +71,7 @@ def main():
     before, groups, results = mounts(), control_groups(), collections.Counter()
     for number in range(times):
         victim = ("vm", "launcher", chance.choice(("vm", "launcher")))[number % 3]
-        delay_s = chance.uniform(0, LATEST_S)
+        delay_s = chance.uniform(0, 1.5 * place.run_s)  # also when the guest spins
         try:
             with place.start("hello") as process:
                 time.sleep(delay_s)
@@ -87,7 +86,7 @@ def main():
     assert control_groups() == groups, "a control group is left"
     # A busy machine may be late once or twice.
     assert sorted(TOOK_S)[len(TOOK_S) * 9 // 10] < 1.0 and max(TOOK_S) < 10.0, f"slow reports: {sorted(TOOK_S)[-20:]}"
-    assert results["vm: vm_killed"] > times // 4, results
+    assert results["vm: vm_killed"] > times // 8, results
     print(f"{times} kills: " + ", ".join(f"{name} {count}" for name, count in sorted(results.items())) +
           f"; report after {sorted(TOOK_S)[len(TOOK_S) // 2] * 1000:.1f} ms (median), {max(TOOK_S) * 1000:.1f} ms (longest)")
 
