@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Job files that try to be clever: paths to what is no file, reports where no report can be, files that change in a run.
+
+usage: test_paths.py BVMM
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import support
+
+KEYS = ["kernel_path", "rootfs_path", "initrd_path", "stdin_path"]
+USAGE, VM_ERROR, REPORT_ELSEWHERE, TIMEOUT = 2, 4, 6, 124
+
+
+def same(found, expected, what):
+    assert found == expected, f"{what}: expected {expected!r}, not {found!r}"
+
+
+def make_odd_files(place):
+    """What is no file for a job: names in the place's directory, or absolute ones."""
+    os.mkfifo(place.at("fifo"))
+    os.mkdir(place.at("directory"))
+    os.symlink("nowhere", place.at("dangling"))
+    os.symlink("loop", place.at("loop"))
+    os.symlink("fifo", place.at("to-fifo"))
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(place.at("socket"))
+    return listener, ["fifo", "directory", "dangling", "loop", "to-fifo", "socket", "/dev/null", "/dev/zero", "/dev/full",
+                      "/dev/kvm", "/proc/self/fd/0", "/proc/self/root", "/proc/self/mem", "image/x", ""]
+
+
+def refused(place, key, path):
+    """At once, by the one line that names the key; nothing was started."""
+    started = time.monotonic()
+    code, text, errors = place.run("spin", limit_s=10, command="true", **{key: path})
+    same(code, USAGE, f"exit status ({errors})")
+    assert f"$.{key}" in errors, f"$.{key} is not named in {errors!r}"
+    same((text, os.path.exists(place.at("report.json"))), ("", False), "standard output, report")
+    assert time.monotonic() - started < 5, "it took its time"
+
+
+def unreadable_input(place):
+    code, _, errors = place.run("spin", limit_s=10, command="true", stdin_path="/proc/self/mem")
+    same(code, VM_ERROR, f"exit status ({errors})")
+    assert "stdin_path" in place.report()["error"]["message"], place.report()["error"]
+
+
+def report_refused(place, path):
+    code, _, errors = place.run("reset", limit_s=10, report_path=path)
+    same(code, USAGE, f"exit status ({errors})")
+    assert "$.report_path" in errors, errors
+
+
+def report_replaces_a_file(place):
+    place.put("old.json", b"old")
+    code, _, errors = place.run("reset", report_path="old.json")
+    same((code, place.report("old.json")["status"]), (0, "guest_shutdown"), f"status ({errors})")
+
+
+def through_links(place):
+    """A link to a good file is as good as the file."""
+    os.symlink("image", place.at("good-link"))
+    code, _, errors = place.run("reset", rootfs_path="good-link")
+    same(code, 0, f"exit status ({errors})")
+
+
+def during(place, change, status, **keys):
+    """Something changes while the guest spins. Return: the report, from wherever it went."""
+    with place.start("spin", timeout_secs=1, **keys) as process:
+        deadline = time.monotonic() + 20
+        while "supervisor" not in map(support.comm, support.children(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.3)
+        change()
+        text, errors = process.communicate(timeout=20)
+    same(process.returncode, status, f"exit status ({errors})")
+    same(place.all_gone(), [], "processes that are left")
+    return json.loads(text) if text else place.report()
+
+
+def inputs_vanish(place):
+    saved = {name: open(place.at(name), "rb").read() for name in ("image", "spin.elf", "job.json")}
+    report = during(place, lambda: [os.unlink(place.at(name)) for name in saved], TIMEOUT)
+    same(report["status"], "timeout", "status")
+    for name, data in saved.items():
+        place.put(name, data)
+    report = during(place, lambda: [os.truncate(place.at(name), 0) for name in ("image", "spin.elf")], TIMEOUT)
+    same(report["status"], "timeout", "status")
+    for name, data in saved.items():
+        place.put(name, data)
+
+
+def report_place_taken(place, take):
+    """The report's name was free when the job was checked; now it is something else. That stays, the report is told."""
+    place.put("victim", b"precious")
+    report = during(place, take, REPORT_ELSEWHERE, report_path="taken")
+    same(report["status"], "timeout", "status")
+    same(open(place.at("victim"), "rb").read(), b"precious", "a file that a link points at")
+    same(place.temporary_files(), [], "temporary files")
+    if os.path.isdir(place.at("taken")) and not os.path.islink(place.at("taken")):
+        os.rmdir(place.at("taken"))
+    else:
+        os.unlink(place.at("taken"))
+
+
+def report_directory_gone(place):
+    os.mkdir(place.at("short-lived"))
+    report = during(place, lambda: shutil.rmtree(place.at("short-lived")), REPORT_ELSEWHERE, report_path="short-lived/r.json")
+    same(report["status"], "timeout", "status")
+
+
+def full_disk(place):
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        print("skipped: a full disk: needs root and unshare")
+        return
+    os.mkdir(place.at("full"))
+    script = 'mount -t tmpfs -o size=16k none full; head -c 1M /dev/zero >full/filler 2>/dev/null; "$@"; s=$?; ls -A full; exit $s'
+    code, text, errors = place.run("reset", wrap=["unshare", "-m", "sh", "-c", script, "sh"], report_path="full/r.json")
+    same(code, REPORT_ELSEWHERE, f"exit status ({errors})")
+    assert text.endswith("}\nfiller\n"), f"a report, and nothing else on the disk, expected; not {text[-100:]!r}"
+    same(json.loads(text[:-len("filler\n")])["status"], "guest_shutdown", "status")
+    assert "No space left" in errors, errors
+
+
+def main():
+    place, failed = support.Place(sys.argv[1]), 0
+    listener, odd = make_odd_files(place)
+    cases = [(f"{key}: {path!r}", lambda key=key, path=path: refused(place, key, path)) for key in KEYS for path in odd]
+    # A regular file by what the system says; that it cannot be read shows in the VM process.
+    cases = [case for case in cases if case[0] != "stdin_path: '/proc/self/mem'"]
+    cases += [("stdin_path: /proc/self/mem", lambda: unreadable_input(place))]
+    cases += [(f"report_path: {path!r}", lambda path=path: report_refused(place, path))
+              for path in ("directory", "fifo", "socket", "dangling", "loop", "/dev/null", "/dev/full", "/proc/self/report",
+                           "image", "job.json", "nowhere/report.json", ".", "directory/")]
+    cases += [
+        ("a report over an old one", lambda: report_replaces_a_file(place)),
+        ("a link to an image", lambda: through_links(place)),
+        ("inputs that are deleted and truncated", lambda: inputs_vanish(place)),
+        ("the report's name becomes a directory", lambda: report_place_taken(place, lambda: os.mkdir(place.at("taken")))),
+        ("the report's name becomes a link",
+         lambda: report_place_taken(place, lambda: os.symlink("victim", place.at("taken")))),
+        ("the report's name becomes a FIFO", lambda: report_place_taken(place, lambda: os.mkfifo(place.at("taken")))),
+        ("the report's directory is removed", lambda: report_directory_gone(place)),
+        ("a full disk", lambda: full_disk(place)),
+    ]
+    for name, case in cases:
+        try:
+            case()
+        except (AssertionError, KeyError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+            failed += 1
+            print(f"FAILED: {name}: {type(error).__name__} {error}")
+    listener.close()
+    print(f"{len(cases)} cases, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
