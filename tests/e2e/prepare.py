@@ -159,11 +159,12 @@ def container(place):
         os.unlink(path)
     words = [word for key, values in CONTAINER.items() for value in ([values] if isinstance(values, str) else values)
              for word in (f"--{key}", value)]
-    quietly("umoci", "config", "--image", f"{layout}:t", *words)
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}[place.arch]
+    quietly("umoci", "config", "--image", f"{layout}:t", "--architecture", arch, *words)
     archive = os.path.join(place.base, "files/container.tar")
     quietly("skopeo", "--insecure-policy", "copy", "-q", f"oci:{layout}:t", f"docker-archive:{archive}:local/container:t")
-    done = subprocess.run([os.path.join(place.base, "tools/bvmm-image"), "cached", archive], check=True, capture_output=True,
-                          env={**os.environ, "BVMM_CACHE": os.path.join(place.base, "cache")}, text=True)
+    done = subprocess.run([os.path.join(place.base, "tools/bvmm-image"), "cached", "--arch", arch, archive], check=True,
+                          capture_output=True, env={**os.environ, "BVMM_CACHE": os.path.join(place.base, "cache")}, text=True)
     with open(done.stdout.strip() + ".json", encoding="utf-8") as file:
         json.load(file)
     shutil.rmtree(tree)
