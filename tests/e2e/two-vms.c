@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * two-vms.c: two VMs at once in one program, each run by a thread of its own.
+ * two-vms.c: two VMs at once in one program, each run by a thread of its own; and a third, whose
+ * time will be up.
  *
  * usage: two-vms IMAGE TOKEN
  * Each guest prints the SHA-256 of TOKEN and its number; the digests are printed in order.
@@ -13,7 +14,8 @@
 #include <string.h>
 #include <time.h>
 
-#define VMS 2
+#define VMS 2 /* which print a digest; the last one hangs */
+#define TIMEOUT_S 12
 #define DIGEST_CHARS 64
 #define NS_PER_SECOND 1000000000ULL
 
@@ -64,6 +66,17 @@ static void take_report(struct job *job, const struct bvmm_report *report)
     memcpy(job->digest, text, DIGEST_CHARS);
 }
 
+static void take_timeout(struct job *job, const struct bvmm_report *report)
+{
+    const struct bvmm_result *result = bvmm_report_result(report);
+
+    if (strcmp(result->status, "timeout") != 0 || result->error_kind != BVMM_ERROR_TIMEOUT ||
+        result->timeout_secs != TIMEOUT_S || strstr(result->error_message, "12 s") == NULL) {
+        (void)snprintf(job->problem, sizeof(job->problem), "%s, %llu s: %.900s", result->status,
+                       (unsigned long long)result->timeout_secs, result->error_message);
+    }
+}
+
 static void *run(void *arg)
 {
     struct job *job = arg;
@@ -73,17 +86,18 @@ static void *run(void *arg)
     struct bvmm_report *report = NULL;
     struct bvmm_error error;
 
-    (void)snprintf(script, sizeof(script), "sleep 1; printf %%s %.64s%u | sha256sum", job->token,
-                   job->number);
+    (void)snprintf(script, sizeof(script), "sleep %u; printf %%s %.64s%u | sha256sum",
+                   job->number < VMS ? 1 : 1000, job->token, job->number);
     job->start_ns = now_ns();
     if (bvmm_config_new(&config, &error) == 0 &&
         bvmm_config_set_string(config, "rootfs_path", job->image, &error) == 0 &&
         bvmm_config_set_strings(config, "command", command, &error) == 0 &&
         bvmm_config_set_string(config, "kernel_cmdline_append", "quiet", &error) == 0 &&
         bvmm_config_set_uint(config, "memory_mib", 128, &error) == 0 &&
-        bvmm_config_set_uint(config, "timeout_secs", 100, &error) == 0 &&
+        bvmm_config_set_uint(config, "timeout_secs", job->number < VMS ? 100 : TIMEOUT_S, &error) ==
+            0 &&
         bvmm_run(config, &report, &error) == 0) {
-        take_report(job, report);
+        (job->number < VMS ? take_report : take_timeout)(job, report);
     } else {
         (void)snprintf(job->problem, sizeof(job->problem), "%.64s: %.900s",
                        bvmm_error_kind_name(error.kind), error.message);
@@ -97,22 +111,24 @@ static void *run(void *arg)
 int main(int argc, char **argv)
 {
     const unsigned descriptors = count_entries("/proc/self/fd");
-    struct job jobs[VMS];
+    struct job jobs[VMS + 1];
     int status = 0;
 
     if (argc != 3) {
         (void)fprintf(stderr, "usage: %s IMAGE TOKEN\n", argv[0]);
         return 2;
     }
-    for (unsigned i = 0; i < VMS; i++) {
+    for (unsigned i = 0; i <= VMS; i++) {
         jobs[i] = (struct job){.image = argv[1], .token = argv[2], .number = i};
         if (pthread_create(&jobs[i].thread, NULL, run, &jobs[i]) != 0) {
             return 2;
         }
     }
-    for (unsigned i = 0; i < VMS; i++) {
+    for (unsigned i = 0; i <= VMS; i++) {
         (void)pthread_join(jobs[i].thread, NULL);
-        (void)printf("%s\n", jobs[i].digest);
+        if (i < VMS) {
+            (void)printf("%s\n", jobs[i].digest);
+        }
         if (jobs[i].problem[0] != '\0') {
             (void)fprintf(stderr, "VM %u: %s\n", i, jobs[i].problem);
             status = 1;

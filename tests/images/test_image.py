@@ -436,6 +436,46 @@ class Packages(ImageTest):
         self.assertEqual(done.returncode, 1)
         self.assertIn("no package source for potato", done.stderr.decode())
 
+    def archive(self):
+        """A file of apt sources, for an archive of one package that is made here."""
+        control = ("Package: bvmm-local\nVersion: 1\nArchitecture: all\n"
+                   "Maintainer: nobody <nobody@example.org>\nDescription: a test\n")
+        for directory in ("tree/DEBIAN", "tree/usr/bin", "archive"):
+            os.makedirs(self.path(directory))
+        for name, text in (("DEBIAN/control", control), ("usr/bin/local", "#!/bin/sh\necho local\n")):
+            with open(self.path("tree", name), "w", encoding="ascii") as file:
+                file.write(text)
+            os.chmod(self.path("tree", name), 0o755)
+        run("dpkg-deb", "--root-owner-group", "-b", self.path("tree"), self.path("archive/local.deb"))
+        with open(self.path("archive/Packages"), "w", encoding="ascii") as file:
+            file.write(f"{control}Filename: ./local.deb\nSHA256: {sha(self.path('archive/local.deb'))}\n"
+                       f"Size: {os.path.getsize(self.path('archive/local.deb'))}\n")
+        with open(self.path("local.list"), "w", encoding="ascii") as file:
+            file.write(f"deb [trusted=yes] copy:{self.path('archive')} ./\n")
+        return self.path("local.list")
+
+    @unittest.skipUnless(shutil.which("mmdebstrap"), "mmdebstrap is not installed")
+    def test_a_package_of_a_local_archive_reproducibly(self):
+        sources = self.archive()
+        os.chmod(self.dir, 0o755)
+        env = dict(self.env, SOURCE_DATE_EPOCH="1700000000")
+        for out in ("one", "two"):
+            done = self.tool("from-packages", "--sources", sources, "--variant", "extract", "--cmd",
+                             '["local"]', self.path(out), "bvmm-local", env=env)
+            self.assertEqual(done.returncode, 0, done.stderr.decode())
+        self.assertEqual(sha(self.path("one")), sha(self.path("two")))
+        self.assertEqual(os.listdir(self.work), [])
+        rows = self.listing(self.path("one"))
+        self.assertEqual(rows["/usr/bin/local"], ("-rwxr-xr-x", "0/0", "2023-11-14 22:13"))
+        inside = json.loads(self.read_inside(self.path("one"), "etc/bvmm/image.json"))
+        self.assertEqual(inside["cmd"], ["local"])
+        self.assert_nothing_of_this_machine(rows)
+
+    def assert_nothing_of_this_machine(self, rows):
+        for name in ("/etc/resolv.conf", "/etc/hostname", "/etc/machine-id", "/etc/apt/sources.list"):
+            self.assertNotIn(name, rows)
+        self.assertEqual([n for n in rows if n.startswith("/etc/apt/sources.list.d/")], [])
+
     @unittest.skipUnless(os.environ.get("BVMM_TEST_PACKAGES"),
                          "downloads packages: set BVMM_TEST_PACKAGES=1")
     def test_packages_reproducibly(self):
@@ -446,9 +486,7 @@ class Packages(ImageTest):
         rows = self.listing(self.path("one"))
         self.assertIn("/usr/bin/hello", rows)
         self.assertEqual(rows["/"][:2], ("drwxr-xr-x", "0/0"))
-        for name in ("/etc/resolv.conf", "/etc/hostname", "/etc/machine-id"):
-            self.assertNotIn(name, rows)
-        self.assertEqual([n for n in rows if n.startswith("/etc/apt/sources.list.d/")], [])
+        self.assert_nothing_of_this_machine(rows)
 
 
 class Terminal(ImageTest):

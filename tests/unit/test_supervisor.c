@@ -208,6 +208,7 @@ static void test_wait_status_becomes_code_and_signal(void **state)
     assert_int_equal(outcome->term_signal, 9);
 }
 
+/* What libkrun 306 asks for: the guest's exit code becomes the run's. */
 static void test_exit_code_of_an_own_init(void **state)
 {
     static const struct {

@@ -91,10 +91,12 @@ def build_tar(packages, target, options, config_file, epoch, scratch, progress):
     env = dict(os.environ, SOURCE_DATE_EPOCH=str(epoch), TMPDIR=scratch.path, LC_ALL="C.UTF-8")
     hook = f'mkdir -p "$1"/etc/bvmm && cp {config_file} "$1"/etc/bvmm/image.json ' \
         '&& chmod 644 "$1"/etc/bvmm/image.json'
+    # The last stage that the variant has: "extract" ends before the others would run.
+    stage = "extract-hook" if options.variant == "extract" else "customize-hook"
     argv = ["mmdebstrap", f"--variant={options.variant}", f"--mode={options.mode}",
             f"--include={','.join(packages)}", "--format=tar",
             "--aptopt=APT::Sandbox::User \"root\"",  # _apt could not enter our work directory
-            f"--customize-hook={CLEAN_UP}", f"--customize-hook={hook}"]
+            f"--{stage}={CLEAN_UP}", f"--{stage}={hook}"]
     if options.arch:
         argv.append(f"--architectures={options.arch}")
     progress.step(f"installing {len(packages)} packages of {suite} and what they need")
