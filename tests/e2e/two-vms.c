@@ -7,6 +7,7 @@
  * Each guest prints the SHA-256 of TOKEN and its number; the digests are printed in order.
  * Both guests must have run at the same time, and nothing may be left of them.
  */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime() */
 #include <bvmm/bvmm.h>
 #include <dirent.h>
 #include <pthread.h>
