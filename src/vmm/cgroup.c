@@ -83,14 +83,17 @@ static int write_number(int dir_fd, const char *name, uint64_t number)
 /* From where the file is read now, without the newline at its end. */
 static int read_text(int fd, char text[FILE_BYTES])
 {
-    const ssize_t n = read(fd, text, FILE_BYTES - 1);
-    size_t bytes = n < 0 ? 0 : (size_t)n;
+    ssize_t n = 0;
 
-    while (bytes > 0 && text[bytes - 1] == '\n') {
-        bytes--;
+    memset(text, 0, FILE_BYTES);
+    n = read(fd, text, FILE_BYTES - 1);
+    if (n < 0) {
+        return -errno;
     }
-    text[bytes] = '\0';
-    return n < 0 ? -errno : 0;
+    while (n > 0 && text[n - 1] == '\n') {
+        text[--n] = '\0';
+    }
+    return 0;
 }
 
 static int read_file(int dir_fd, const char *name, char text[FILE_BYTES])

@@ -352,7 +352,7 @@ int last_words_prepare(const struct launcher_view *view, struct bvmm_error *err)
     if (code < 0) {
         return code;
     }
-    last.out_bytes = last.forbidden.bytes + PIECES_MAX * MESSAGE_BYTES;
+    last.out_bytes = last.forbidden.bytes + (size_t)PIECES_MAX * MESSAGE_BYTES;
     last.out = malloc(last.out_bytes);
     if (last.out == NULL) {
         return error_set(err, BVMM_ERROR_MEMORY, -ENOMEM, "out of memory");

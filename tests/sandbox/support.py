@@ -40,7 +40,8 @@ GUESTS = {
 def elf(code):
     """An uncompressed kernel, entered by the 64-bit protocol."""
     offset = 0x1000
-    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, GUEST_ADDRESS, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, GUEST_ADDRESS, 64, 0, 0, 64, 56, 1,
+                         0, 0, 0)
     segment = struct.pack("<IIQQQQQQ", 1, 5, offset, GUEST_ADDRESS, GUEST_ADDRESS, len(code), 0x1000, 0x1000)
     return (header + segment).ljust(offset, b"\0") + code
 

@@ -23,9 +23,11 @@ CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
 # What the names in the tables stand for, as strace shows descriptors.
 KINDS = {
     "own interrupt eventfd": r"anon_inode:\[eventfd", "the event that cancels": r"anon_inode:\[eventfd",
-    "own doorbell": r"anon_inode:\[eventfd", "doorbells of those it sends to, and of those that wait for room":
-    r"anon_inode:\[eventfd", "own image": r"/image", "own vCPU": r"anon_inode:kvm-vcpu", "deadline timer": r"anon_inode:\[timerfd",
-    "signalfd": r"anon_inode:\[signalfd", "the VM process (a pidfd)": r"anon_inode:\[pidfd|pidfd:", "the job's kernel": r"\.elf",
+    "own doorbell": r"anon_inode:\[eventfd",
+    "doorbells of those it sends to, and of those that wait for room": r"anon_inode:\[eventfd",
+    "own image": r"/image", "own vCPU": r"anon_inode:kvm-vcpu", "deadline timer": r"anon_inode:\[timerfd",
+    "signalfd": r"anon_inode:\[signalfd", "the VM process (a pidfd)": r"anon_inode:\[pidfd|pidfd:",
+    "the job's kernel": r"\.elf",
     "socket to the bridge's actor": r"socket|UNIX", "directory of the VM's control group": r"cgroup",
     "counters of the VM's control group": r"cgroup", "directories of the report and of large outputs": r"/",
 }
