@@ -213,7 +213,7 @@ struct vcpu_exits {
  * in the device's statistics.
  */
 #define DEVICE_FAULTS_TOLD_MAX 4
-#define DEVICE_FAULTS_MAX ((DRIVES_MAX + 1) * DEVICE_FAULTS_TOLD_MAX)
+enum { DEVICE_FAULTS_MAX = (DRIVES_MAX + 1) * DEVICE_FAULTS_TOLD_MAX };
 #define DEVICE_FAULT_BYTES 112
 struct device_fault {
     char actor[ACTOR_NAME_BYTES];

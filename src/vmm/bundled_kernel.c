@@ -142,6 +142,13 @@ int bundled_kernel_info(struct kernel_info *ret_info, struct bvmm_error *err)
     return no_kernel(dirs, err);
 }
 
+void bundled_kernel_read_facts(struct kernel_facts *facts)
+{
+    facts->err.kind = BVMM_ERROR_NONE;
+    facts->code = bundled_kernel_info(&facts->info, &facts->err);
+    facts->known = true;
+}
+
 static int open_on_disk(int *ret_fd, size_t *ret_bytes, struct bvmm_error *err)
 {
     struct kernel_info info;

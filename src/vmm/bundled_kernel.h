@@ -25,6 +25,16 @@ struct kernel_info {
     bool embedded;
 };
 
+/* What is known of it before the launcher goes where it can read no files any more. */
+struct kernel_facts {
+    bool known;
+    int code; /* what bundled_kernel_info() returned; then err has the sentence */
+    struct bvmm_error err;
+    struct kernel_info info;
+};
+
+void bundled_kernel_read_facts(struct kernel_facts *facts);
+
 /* What kernel it is. Return: 0, or -errno with *err filled (kind KERNEL_LOAD): there is none. */
 int bundled_kernel_info(struct kernel_info *ret_info, struct bvmm_error *err) must_check;
 

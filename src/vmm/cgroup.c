@@ -83,17 +83,14 @@ static int write_number(int dir_fd, const char *name, uint64_t number)
 /* From where the file is read now, without the newline at its end. */
 static int read_text(int fd, char text[FILE_BYTES])
 {
-    ssize_t n = 0;
+    const ssize_t n = read(fd, text, FILE_BYTES - 1);
+    size_t bytes = n < 0 ? 0 : (size_t)n;
 
-    memset(text, 0, FILE_BYTES);
-    n = read(fd, text, FILE_BYTES - 1);
-    if (n < 0) {
-        return -errno;
+    while (bytes > 0 && text[bytes - 1] == '\n') {
+        bytes--;
     }
-    while (n > 0 && text[n - 1] == '\n') {
-        text[--n] = '\0';
-    }
-    return 0;
+    text[bytes] = '\0';
+    return n < 0 ? -errno : 0;
 }
 
 static int read_file(int dir_fd, const char *name, char text[FILE_BYTES])
@@ -369,7 +366,7 @@ static int enable(struct cgroup *cgroup, const struct cgroup_limits *limits,
     if (code == 0) {
         code = read_file(cgroup->base_fd, "cgroup.subtree_control", enabled);
     }
-    if (code < 0) {
+    if (code != 0) {
         add_reason(facts, "its controllers cannot be read: %s", strerror(-code));
         return code;
     }

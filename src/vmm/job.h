@@ -25,6 +25,7 @@
 #include "base/error.h"
 #include "base/record.h"
 #include "protocol/protocol.h"
+#include "vmm/bundled_kernel.h"
 #include "vmm/cgroup.h"
 #include "vmm/host_facts.h"
 
@@ -184,6 +185,7 @@ struct job {
     } cgroup;
     struct cgroup_facts cgroup_facts; /* the launcher's, from the run; not in the file */
     struct host_facts host_facts;     /* likewise */
+    struct kernel_facts kernel_facts; /* likewise */
 };
 
 static inline bool job_given(const struct job *job, enum job_key key)

@@ -21,6 +21,7 @@
 #include "actors/vsock_broker.h"
 #include "vmm/filter.h"
 #include "vmm/jail.h"
+#include "vmm/bundled_kernel.h"
 #include "vmm/outcome.h"
 #include "vmm/spawn.h"
 #include "vmm/vm_process.h"
@@ -357,6 +358,7 @@ static int enter_guard(struct launcher *launcher, struct bvmm_error *err)
     int code = 0;
 
     host_facts_read(&launcher->job->host_facts);
+    bundled_kernel_read_facts(&launcher->job->kernel_facts);
     if (launcher->guard == NULL || mode == JOB_SANDBOX_OFF || !filter_possible()) {
         return 0;
     }

@@ -196,16 +196,18 @@ static void set_own_kernel(struct report_builder *b, json_t *kernel)
 
 static void set_bundled_kernel(struct report_builder *b, json_t *kernel)
 {
-    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
-    struct kernel_info info;
+    struct kernel_facts facts = b->job->kernel_facts;
 
-    if (bundled_kernel_info(&info, &err) < 0) {
-        report_absent(b, kernel, "version", err.message);
-        report_absent(b, kernel, "sha256", err.message);
+    if (!facts.known) { /* a run that did not come so far */
+        bundled_kernel_read_facts(&facts);
+    }
+    if (facts.code < 0) {
+        report_absent(b, kernel, "version", facts.err.message);
+        report_absent(b, kernel, "sha256", facts.err.message);
         return;
     }
-    report_set(b, kernel, "version", report_text(info.version));
-    report_set(b, kernel, "sha256", report_sha256(info.sha256));
+    report_set(b, kernel, "version", report_text(facts.info.version));
+    report_set(b, kernel, "sha256", report_sha256(facts.info.sha256));
 }
 
 json_t *report_kernel(struct report_builder *b)
