@@ -55,7 +55,7 @@ static void *actor_thread(void *arg)
         int code = self->enter_sandbox(self, self->filter);
 
         if (code < 0) {
-            actor_fail(self, code, "enter_sandbox");
+            actor_fail(self, BVMM_ERROR_SANDBOX, code, "enter_sandbox");
             actor_finish(self);
             return NULL;
         }
@@ -115,9 +115,9 @@ void actor_tell(struct actor *self, actor_id to, const struct msg *msg)
     (void)code; /* only a vCPU that is being stopped is interrupted: nobody waits for its word */
 }
 
-void actor_fail(struct actor *self, int error, const char *what)
+void actor_fail(struct actor *self, enum bvmm_error_kind kind, int error, const char *what)
 {
-    struct msg msg = {.kind = MSG_FAILED, .failure = {.error = error}};
+    struct msg msg = {.kind = MSG_FAILED, .failure = {.error = error, .kind = (uint32_t)kind}};
 
     (void)snprintf(msg.failure.what, sizeof(msg.failure.what), "%s", what);
     actor_tell(self, ACTOR_ID_SUPERVISOR, &msg);
@@ -144,7 +144,8 @@ static void device_actor_dispatch(struct actor *self, const struct msg *msg)
 }
 
 /*
- * Sleep, then messages, then whatever else the doorbell may have been rung for. STOP is obeyed when the lanes are empty: what vCPUs had sent before they stopped is still served, so that the last
+ * Sleep, then messages, then whatever else the doorbell may have been rung for. STOP is obeyed when
+ * the lanes are empty: what vCPUs had sent before they stopped is still served, so that the last
  * lines of a guest's console are in the report.
  */
 void device_actor_run(struct actor *self)

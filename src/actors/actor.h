@@ -121,7 +121,7 @@ int actor_send(struct actor *self, actor_id to, const struct msg *msg) must_chec
 void actor_tell(struct actor *self, actor_id to, const struct msg *msg);
 
 /* Tell the supervisor that this actor cannot go on. */
-void actor_fail(struct actor *self, int error, const char *what);
+void actor_fail(struct actor *self, enum bvmm_error_kind kind, int error, const char *what);
 
 /* The body of all device actors. */
 void device_actor_run(struct actor *self);

@@ -148,10 +148,9 @@ static void decide_and_stop(struct actor *self, enum run_status status, uint64_t
 }
 
 /*
- * The run is to end, but the guest may still have something to say: ask it to end by itself, and
- * listen for a while.
+ * The run is to end, but the guest may still have something to say: ask bvmm's init, by the keyboard
+ * or, where there is none, the console, to end the command, and listen for a while.
  */
-/* Ask bvmm's init, by the keyboard or, where there is none, the console, to end the command. */
 static void begin_grace(struct actor *self, uint64_t grace_ns, uint64_t now_ns)
 {
     struct supervisor *supervisor = self->state;
@@ -294,7 +293,24 @@ static void on_exit_code_stream(struct actor *self)
     }
 }
 
-static void on_stream_end(struct actor *self, const struct msg_stream *ended)
+/* BYE, and every stream that was announced has ended: nothing more will come. */
+static void stop_if_complete(struct actor *self, uint64_t now_ns)
+{
+    struct supervisor *supervisor = self->state;
+
+    if (!supervisor->bye_seen || supervisor->phase < SUPERVISOR_RUNNING) {
+        return;
+    }
+    for (unsigned i = 0; i < STREAM_COUNT; i++) {
+        if (supervisor->announced[i] && !supervisor->stream_ended[i]) {
+            return;
+        }
+    }
+    note_time(self, TIME_RESULTS_COMPLETE, now_ns);
+    decide_and_stop(self, RUN_COMPLETED, now_ns);
+}
+
+static void on_stream_end(struct actor *self, const struct msg_stream *ended, uint64_t now_ns)
 {
     struct supervisor *supervisor = self->state;
 
@@ -305,6 +321,7 @@ static void on_stream_end(struct actor *self, const struct msg_stream *ended)
     if (ended->stream == STREAM_EXIT_CODE) {
         on_exit_code_stream(self);
     }
+    stop_if_complete(self, now_ns);
 }
 
 /* The text belongs to this thread from here on; what it says comes from the guest all the same. */
@@ -353,23 +370,6 @@ static void on_fatal(struct actor *self, const struct msg_text *text, uint64_t n
                          text->offset_bytes);
     }
     decide_and_stop(self, RUN_GUEST_ERROR, now_ns);
-}
-
-/* BYE, and every stream that was announced has ended: nothing more will come. */
-static void stop_if_complete(struct actor *self, uint64_t now_ns)
-{
-    struct supervisor *supervisor = self->state;
-
-    if (!supervisor->bye_seen || supervisor->phase < SUPERVISOR_RUNNING) {
-        return;
-    }
-    for (unsigned i = 0; i < STREAM_COUNT; i++) {
-        if (supervisor->announced[i] && !supervisor->stream_ended[i]) {
-            return;
-        }
-    }
-    note_time(self, TIME_RESULTS_COMPLETE, now_ns);
-    decide_and_stop(self, RUN_COMPLETED, now_ns);
 }
 
 static void on_device_broken(struct actor *self, const struct msg *msg)
@@ -426,7 +426,7 @@ static void on_failed(struct actor *self, const struct msg *msg, uint64_t now_ns
 {
     struct supervisor *supervisor = self->state;
 
-    decide_error(self, BVMM_ERROR_DEVICE, "actor %s failed: %.*s: %s",
+    decide_error(self, (enum bvmm_error_kind)msg->failure.kind, "actor %s failed: %.*s: %s",
                  supervisor->config.actors[msg->from].name, (int)sizeof(msg->failure.what),
                  msg->failure.what, strerror(-msg->failure.error));
     decide_and_stop(self, RUN_VM_ERROR, now_ns);
@@ -513,8 +513,7 @@ void supervisor_on_message(struct actor *self, const struct msg *msg, uint64_t n
         on_fatal(self, &msg->text, now_ns);
         break;
     case MSG_STREAM_END:
-        on_stream_end(self, &msg->stream);
-        stop_if_complete(self, now_ns);
+        on_stream_end(self, &msg->stream, now_ns);
         break;
     case MSG_NONE:
     case MSG_IO_READ:

@@ -31,7 +31,7 @@
 #define SUPERVISOR_TIMEOUT_GRACE_NS (250 * NS_PER_MS)
 #define SUPERVISOR_STOP_LIMIT_NS (60 * NS_PER_MS) /* for vCPUs, and again for devices */
 #define SUPERVISOR_START_LIMIT_NS (10 * NS_PER_SECOND)
-/* After SIGINT or SIGTERM the guest has longer; a second signal ends it at once. */
+/* After SIGINT, SIGTERM or SIGHUP the guest has longer; a second signal ends it at once. */
 #define SUPERVISOR_CANCEL_GRACE_NS (2 * NS_PER_SECOND)
 
 enum supervisor_phase {

@@ -6,8 +6,10 @@
  * machine, so that it can be held against the data sheet in unit tests.
  * Source: National Semiconductor PC16550D data sheet, sections on registers and FIFO operation.
  *
- * Differences that a guest may notice: the line is infinitely fast, so that the transmitter is always
- * empty; characters below the receive trigger cause the time-out interrupt at once.
+ * Differences that a guest may notice: the line is infinitely fast, so that the transmitter is
+ * always empty; characters below the receive trigger cause the time-out interrupt at once. Divisor,
+ * word length, parity and "set break" are kept and change nothing: every character has eight bits,
+ * and the receiver knows one error, the overrun.
  */
 #ifndef BVMM_ACTORS_UART16550_H
 #define BVMM_ACTORS_UART16550_H

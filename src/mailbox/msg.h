@@ -102,7 +102,8 @@ struct msg_io {
 /* The actor cannot go on. */
 struct msg_failure {
     int32_t error; /* negative errno */
-    char what[20]; /* the call or step that failed; NUL-terminated */
+    uint32_t kind; /* enum bvmm_error_kind: what the report calls it */
+    char what[16]; /* the call or step that failed; NUL-terminated */
 };
 
 enum vcpu_end_reason {

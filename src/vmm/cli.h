@@ -17,11 +17,11 @@
     X(COMMAND_FAILED, 1, "the command ran and returned another code, or a signal killed it")       \
     X(USAGE, 2, "the command line or the job is wrong; nothing was started")                       \
     X(HOST, 3, "this host cannot run the VM (no KVM, no permission, no hardware)")                 \
-    X(VM, 4, "the VM could not be set up, failed, or was killed")                                  \
+    X(VM, 4, "the VM could not be set up, failed, or was killed; or standard output is broken")    \
     X(GUEST, 5, "the guest failed: kernel panic, reset, or its init could not start the command")  \
     X(REPORT, 6, "the report could not be put where it was to go; it is on standard output")       \
     X(TIMEOUT, 124, "the job's deadline passed")                                                   \
-    X(CANCELLED, 130, "cancelled by SIGINT or SIGTERM")
+    X(CANCELLED, 130, "cancelled by SIGINT, SIGTERM or SIGHUP")
 
 enum exit_status {
 #define X(id, number, text) EXIT_STATUS_##id = (number),
@@ -73,5 +73,8 @@ enum exit_status cli_version(void);
 
 /* Write to standard output; false (and a message) if that fails. */
 bool cli_print(const void *data, size_t bytes);
+
+/* After printf(): EXIT_STATUS_OK if all of it got out; else a message, and EXIT_STATUS_VM. */
+enum exit_status cli_finish_output(void);
 
 #endif

@@ -28,6 +28,16 @@ bool cli_print(const void *data, size_t bytes)
     return r == 0;
 }
 
+enum exit_status cli_finish_output(void)
+{
+    /* ferror(): it may have been an earlier piece that did not get out. */
+    if (fflush(stdout) == 0 && !ferror(stdout)) {
+        return EXIT_STATUS_OK;
+    }
+    fprintf(stderr, "bvmm: cannot write to standard output: %s\n", strerror(errno));
+    return EXIT_STATUS_VM;
+}
+
 enum exit_status cli_schema(const struct cli_options *options)
 {
     static const char *const names[] = {"job", "report", NULL};
@@ -55,7 +65,7 @@ static enum exit_status print_kernel_info(const struct kernel_info *info)
     sha256_to_text(info->sha256, sha256);
     printf("version: %s\nsize:    %" PRIu64 " bytes\nsha256:  %s\nfrom:    %s\n", info->version,
            info->size_bytes, sha256, info->embedded ? "this executable" : info->path);
-    return fflush(stdout) == 0 ? EXIT_STATUS_OK : EXIT_STATUS_VM;
+    return cli_finish_output();
 }
 
 /* Kernel bytes to path, or to standard output. 0 or -errno with *err. */
@@ -137,13 +147,13 @@ enum exit_status cli_check(const struct cli_options *options)
     } else {
         printf("bundled kernel: none; %s\n", err.message);
     }
-    return fflush(stdout) == 0 ? EXIT_STATUS_OK : EXIT_STATUS_VM;
+    return cli_finish_output();
 }
 
 enum exit_status cli_version(void)
 {
     printf("bvmm %s\n", BVMM_VERSION);
-    return fflush(stdout) == 0 ? EXIT_STATUS_OK : EXIT_STATUS_VM;
+    return cli_finish_output();
 }
 
 static const char help_text[] =
@@ -178,5 +188,5 @@ enum exit_status cli_help(void)
 #define X(id, number, text) printf("  %3d  %s\n", number, text);
     EXIT_STATUS_TABLE(X)
 #undef X
-    return fflush(stdout) == 0 ? EXIT_STATUS_OK : EXIT_STATUS_VM;
+    return cli_finish_output();
 }

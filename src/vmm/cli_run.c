@@ -277,5 +277,5 @@ enum exit_status cli_validate(const struct cli_options *options)
                options->no_files ? " (its files were not looked at)" : "");
     }
     bvmm_config_free(config);
-    return r == 0 && fflush(stdout) == 0 ? EXIT_STATUS_OK : EXIT_STATUS_USAGE;
+    return r == 0 ? cli_finish_output() : EXIT_STATUS_USAGE;
 }

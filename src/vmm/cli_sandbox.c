@@ -249,5 +249,5 @@ enum exit_status cli_sandbox(const struct cli_options *options)
     } else {
         print_text();
     }
-    return ok && fflush(stdout) == 0 ? EXIT_STATUS_OK : EXIT_STATUS_VM;
+    return cli_finish_output() == EXIT_STATUS_OK && ok ? EXIT_STATUS_OK : EXIT_STATUS_VM;
 }

@@ -469,8 +469,10 @@ json_t *job_parse(const struct job *job, const char *text, size_t bytes,
     root =
         json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
     if (!root) {
-        job_problem(problems, job, "line %d, column %d: %s; expected JSON", error.line,
-                    error.column, error.text);
+        const bool twice = json_error_code(&error) == json_error_duplicate_key;
+
+        job_problem(problems, job, "line %d, column %d: %s; expected %s", error.line, error.column,
+                    error.text, twice ? "each key once" : "JSON");
     }
     return root;
 }

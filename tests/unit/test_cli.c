@@ -200,6 +200,41 @@ static void man_page_has_the_exit_statuses(void **state)
 #undef X
 }
 
+/* Standard output is a full disk: each command says so, and none calls a good job a bad one. */
+static void broken_output_is_told(void **state)
+{
+    static enum exit_status (*const commands[])(void) = {cli_version, cli_help};
+    char told[256] = "";
+    int out = dup(STDOUT_FILENO);
+    int err = dup(STDERR_FILENO);
+    int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+    int ends[2];
+
+    (void)state;
+    assert_true(out >= 0 && err >= 0 && full >= 0);
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        enum exit_status status;
+
+        assert_int_equal(pipe(ends), 0);
+        fflush(stdout);
+        dup2(full, STDOUT_FILENO);
+        dup2(ends[1], STDERR_FILENO);
+        status = commands[i]();
+        dup2(out, STDOUT_FILENO);
+        dup2(err, STDERR_FILENO);
+        clearerr(stdout);
+        close(ends[1]);
+        memset(told, 0, sizeof(told));
+        assert_true(read(ends[0], told, sizeof(told) - 1) >= 0);
+        close(ends[0]);
+        assert_int_equal(status, EXIT_STATUS_VM);
+        assert_non_null(strstr(told, "cannot write to standard output: No space left"));
+    }
+    close(out);
+    close(err);
+    close(full);
+}
+
 /* ---- The status line ------------------------------------------------------------------------- */
 
 static void status_line_is_written_over(void **state)
@@ -383,6 +418,7 @@ int main(void)
         cmocka_unit_test(nearest_names),
         cmocka_unit_test(exit_statuses),
         cmocka_unit_test(man_page_has_the_exit_statuses),
+        cmocka_unit_test(broken_output_is_told),
         cmocka_unit_test(status_line_is_written_over),
         cmocka_unit_test(verbose_shows_each_phase_once),
         cmocka_unit_test(nobody_watches_without_a_terminal),

@@ -571,6 +571,11 @@ static void syntax_errors_have_line_and_column(void **state)
     assert_int_equal(load("{\n  \"rootfs_path\": \"a\",\n  \"vcpus\": }\n", 0, &job, &problems),
                      -EINVAL);
     assert_non_null(strstr(problems.items[0].message, "line 3, column 12"));
+    assert_non_null(strstr(problems.items[0].message, "expected JSON"));
+    job_fini(&job);
+    assert_int_equal(load("{\n  \"vcpus\": 1,\n  \"vcpus\": 2\n}\n", 0, &job, &problems), -EINVAL);
+    assert_non_null(strstr(problems.items[0].message, "line 3, "));
+    assert_non_null(strstr(problems.items[0].message, "expected each key once"));
     job_fini(&job);
 }
 

@@ -444,11 +444,14 @@ static void test_cancel_then_cancel_again(void **state)
 static void test_actor_that_fails_ends_the_run(void **state)
 {
     struct run *run = *state;
-    struct msg msg = {.kind = MSG_FAILED, .failure = {.error = -EPERM, .what = "enter_sandbox"}};
+    struct msg msg = {
+        .kind = MSG_FAILED,
+        .failure = {.error = -EPERM, .kind = BVMM_ERROR_SANDBOX, .what = "enter_sandbox"}};
 
     start(run, true, 0);
     tell(run, FIXTURE_DEVICE, msg, START_NS);
     assert_status(run, RUN_VM_ERROR);
+    assert_int_equal(run->fixture.record->outcome.error_kind, BVMM_ERROR_SANDBOX);
     assert_non_null(strstr(run->fixture.record->outcome.error_message, "i8042"));
     assert_non_null(strstr(run->fixture.record->outcome.error_message, "enter_sandbox"));
     expect(run, FIXTURE_VCPU0, MSG_STOP); /* and never RUN */
