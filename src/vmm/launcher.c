@@ -19,9 +19,9 @@
 
 #include "actors/supervisor.h"
 #include "actors/vsock_broker.h"
+#include "vmm/bundled_kernel.h"
 #include "vmm/filter.h"
 #include "vmm/jail.h"
-#include "vmm/bundled_kernel.h"
 #include "vmm/outcome.h"
 #include "vmm/spawn.h"
 #include "vmm/vm_process.h"

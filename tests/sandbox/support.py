@@ -23,6 +23,11 @@ def out(port, value):
     return b"\x66\xba" + struct.pack("<H", port) + b"\xb0" + bytes([value]) + b"\xee"
 
 
+def ask(port):
+    """x86: mov dx, port; in al, dx."""
+    return b"\x66\xba" + struct.pack("<H", port) + b"\xec"
+
+
 def say(text):
     return b"".join(out(PORT_SERIAL, byte) for byte in text)
 
@@ -31,9 +36,10 @@ GUESTS = {
     "spin": SPIN,
     "hello": say(b"partial output\n") + SPIN,
     "reset": say(b"hello\n") + out(PORT_I8042, 0xfe) + SPIN,
-    # interrupts wanted for room in the transmitter, and of the keyboard, which echoes a byte
-    "interrupts": out(PORT_SERIAL + 4, 8) + out(PORT_SERIAL + 1, 2) + out(PORT_I8042, 0x60) + out(0x60, 0x41) + say(b"hello\n") +
-                  out(PORT_I8042, 0xd2) + out(0x60, 0x55) + SPIN,
+    # answers that a vCPU waits for; interrupts wanted for room in the transmitter, and of the keyboard, which echoes a byte
+    "interrupts": (ask(PORT_SERIAL + 5) * 20 + ask(PORT_I8042) * 20 +
+                   out(PORT_SERIAL + 4, 8) + out(PORT_SERIAL + 1, 2) + out(PORT_I8042, 0x60) + out(0x60, 0x41) +
+                   say(b"hello\n") + out(PORT_I8042, 0xd2) + out(0x60, 0x55) + SPIN),
 }
 
 

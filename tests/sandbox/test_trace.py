@@ -18,7 +18,7 @@ import time
 import support
 
 PR_SET_NAME, PR_SET_SECCOMP = 15, 22
-ROUNDS = 3  # who sleeps, and has to be woken, is chance
+ROUNDS = 10  # at most: who sleeps, and has to be woken, is chance
 CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
 # What the names in the tables stand for, as strace shows descriptors.
 KINDS = {
