@@ -20,6 +20,7 @@ SCRIPTS = os.path.join(HERE, "guest")
 CONTAINER = {"config.entrypoint": ["/bin/sh", "-c"], "config.cmd": ["echo cmd; id -u; pwd; echo $WORD; cat /bin/file; ls /gone /kept"],
              "config.env": "WORD=two words", "config.workingdir": "/work", "config.user": "7:8"}
 DRIVE_BYTES = 1024 * 1024
+SQUASHFS_COMPRESSORS = ("gzip", "xz", "lz4", "zstd")
 
 
 def prepare(place):
@@ -109,15 +110,16 @@ def initramfs(path):
 
 
 def drives(base):
-    """One file in three file systems, and as it is."""
+    """One file, which can be compressed, in three file systems, and as it is."""
     tree = os.path.join(base, "files/tree")
     os.makedirs(tree)
-    data = random.randbytes(DRIVE_BYTES)
+    data = random.randbytes(512) * (DRIVE_BYTES // 512)
     for name in ("files/tree/data", "images/raw.img"):
         with open(os.path.join(base, name), "wb") as file:
             file.write(data)
     target = os.path.join(base, "images/drive")
-    quietly("mksquashfs", tree, f"{target}.squashfs", "-no-progress", "-quiet", "-all-root")
+    for compressor in SQUASHFS_COMPRESSORS:
+        quietly("mksquashfs", tree, f"{target}-{compressor}.squashfs", "-comp", compressor, "-no-progress", "-quiet", "-all-root")
     quietly("mkfs.erofs", f"{target}.erofs", tree)
     quietly("mke2fs", "-q", "-t", "ext4", "-d", tree, f"{target}.ext4", "8M")
 

@@ -6,6 +6,7 @@ import json
 import re
 
 from harness import Run, Skipped, expect, same, scenario, shell, when_running
+from prepare import SQUASHFS_COMPRESSORS
 
 MIB = 1024 * 1024
 # From the job's deadline to the end of bvmm.
@@ -375,21 +376,34 @@ def own_initramfs(_):
 
 # --- disks, kernels, memory ---
 
-@scenario("drives: squashfs, erofs and ext4 mounted, and one as it is")
+@scenario("drives: squashfs by each compressor, erofs and ext4 mounted, and one as it is")
 def drives(place):
-    run = Run({"drives": [{"path": "../../images/drive.squashfs", "mount": "/mnt/squashfs"},
-                          {"path": "../../images/drive.erofs", "mount": "/mnt/erofs", "fstype": "erofs"},
-                          {"path": "../../images/drive.ext4", "mount": "/mnt/ext4"},
-                          {"path": "../../images/raw.img"}],
-               "command": shell("sha256sum /mnt/*/data /dev/vde | cut -c 1-64\n"
-                                "! (echo x >/mnt/ext4/data) 2>/dev/null\n! dd if=/dev/zero of=/dev/vde count=1 2>/dev/null")})
+    squashfs = [{"path": f"../../images/drive-{name}.squashfs", "mount": f"/mnt/squashfs-{name}"}
+                for name in SQUASHFS_COMPRESSORS]
+    others = [{"path": "../../images/drive.erofs", "mount": "/mnt/erofs", "fstype": "erofs"},
+              {"path": "../../images/drive.ext4", "mount": "/mnt/ext4"},
+              {"path": "../../images/raw.img"}]
+    run = Run({"drives": squashfs + others,
+               "command": shell("sha256sum /mnt/*/data /dev/vdh | cut -c 1-64\n"
+                                "! (echo x >/mnt/ext4/data) 2>/dev/null\n! dd if=/dev/zero of=/dev/vdh count=1 2>/dev/null")})
     out = yield run
     out.completed().proved()
+    count = len(squashfs + others)
     with open(f"{place.base}/images/raw.img", "rb") as file:
         want = hashlib.sha256(file.read()).hexdigest()
-    same(out.text("stdout").splitlines()[:4], [want] * 4, "digests of the file in each")
-    same(out.report["job"]["drives"], 4, "drives in the report")
-    same([out.actor(f"blk{index}")["request_errors"] for index in range(4)], [0] * 4, "errors")
+    same(out.text("stdout").splitlines()[:count], [want] * count, "digests of the file in each")
+    same(out.report["job"]["drives"], count, "drives in the report")
+    same([out.actor(f"blk{index}")["request_errors"] for index in range(count + 1)], [0] * (count + 1), "errors")
+
+
+@scenario("Linux's drivers find the devices, and complain of nothing", needs=[x86_64])
+def drivers_are_content(_):
+    out = yield Run({"kernel_cmdline_append": "loglevel=7", "command": shell("cat /proc/bus/input/devices /proc/interrupts")})
+    out.completed().proved()
+    out.has("console", "serio: i8042 KBD port at 0x60,0x64 irq 1", "ttyS0 at I/O 0x3f8 (irq = 4", "is a 16550A", "virtio_blk")
+    out.has("stdout", "keyboard", "i8042", "virtio")
+    words = re.compile(r"(?i)(i8042|serio|atkbd|8250|ttyS0|virtio|vsock).*(fail|error|warn|unknown|no controller|timeout|unable|bad)")
+    same([line for line in out.report["console"]["text"].splitlines() if words.search(line)], [], "complaints")
 
 
 def with_kernel(name):
