@@ -126,6 +126,7 @@ static const struct policy_rule waiting_rules[] = {
     ROW("openat", 2, ARGS(IS(0, CGROUP_BASE), EQ(2, DIRECTORY)), CGROUP_BASE,
         "look for control groups of killed launchers"),
     ROW("fcntl", 1, ARGS(EQ(1, F_GETFL)), CGROUP_BASE, "fdopendir()"),
+    ROW("fcntl", 2, ARGS(EQ(1, F_SETFD), EQ(2, FD_CLOEXEC)), CGROUP_BASE, "fdopendir()"),
     ROW("newfstatat", 1, ARGS(EQ(3, AT_EMPTY_PATH)), CGROUP_BASE, "fdopendir()"),
     ROW("getdents64", 0, ANY, CGROUP_BASE, "readdir()"),
 

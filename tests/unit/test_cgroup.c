@@ -18,16 +18,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "vmm/cgroup.h"
+#include "vmm/filter.h"
 #include "vmm/job.h"
+#include "vmm/launcher_policy.h"
 #include "vmm/spawn.h"
 
 static char base[] = "/tmp/bvmm-test-cgroup.XXXXXX";
 static bool is_fake;
+static bool files_are_gone;        /* of the fake groups, before their directories */
 static const char *effective_cpus; /* what a new fake group tells */
 
 /* ---- A fake tree ----------------------------------------------------------------------------- */
@@ -72,7 +76,7 @@ int __wrap_mkdirat(int dir_fd, const char *name, mode_t mode) /* NOLINT */
 
 int __wrap_unlinkat(int dir_fd, const char *name, int flags) /* NOLINT */
 {
-    const int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int fd = files_are_gone ? -1 : openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     for (size_t i = 0; fd >= 0 && is_fake && i < ARRAY_SIZE(vm_files); i++) {
         (void)__real_unlinkat(fd, vm_files[i], 0);
@@ -334,6 +338,79 @@ static void two_at_once_and_remains(void **state)
     assert_int_equal(count_dirs(), 0);
 }
 
+/* Where the real kernel needs nothing for it, the files of a fake group have to go before the group. */
+static void remove_files(void)
+{
+    static const char *const groups[] = {"bvmm-launcher", "bvmm-vm-1-0", NULL};
+    char path[4096];
+
+    for (unsigned i = 0; i < ARRAY_SIZE(groups) * ARRAY_SIZE(vm_files); i++) {
+        const char *group = groups[i / ARRAY_SIZE(vm_files)];
+        char own[32];
+
+        (void)snprintf(own, sizeof(own), "bvmm-vm-%d-0", (int)getpid());
+        (void)snprintf(path, sizeof(path), "%s/%s/%s", base, group != NULL ? group : own,
+                       vm_files[i % ARRAY_SIZE(vm_files)]);
+        (void)unlink(path);
+    }
+    files_are_gone = true;
+}
+
+/* As launcher_sandbox.c does it. */
+static void enter_waiting_filter(const struct cgroup *cgroup)
+{
+    const struct launcher_def *waiting = &launcher_defs[LAUNCHER_WAITING];
+    struct policy_numbers numbers;
+    struct filter *filter = NULL;
+    struct bvmm_error err;
+
+    memset(&numbers, 0, sizeof(numbers));
+    policy_add_number(&numbers, POLICY_CGROUP_BASE, (uint64_t)cgroup_base_fd(cgroup));
+    for (unsigned i = 0; i < CGROUP_COUNTERS; i++) {
+        policy_add_number(&numbers, POLICY_CGROUP_READ, (uint64_t)cgroup_counter_fd(cgroup, i));
+    }
+    if (filter_new(waiting->name, waiting->policy, &numbers, &filter, &err) < 0 ||
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || filter_put_on(filter) < 0) {
+        _exit(10);
+    }
+}
+
+/* The launcher removes it in its filter, sweeps what a killed one left, and moves back. */
+static void all_is_undone_in_the_launchers_filter(void **state)
+{
+    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    struct cgroup_facts facts;
+    struct cgroup *cgroup = NULL;
+    char path[4096];
+    int status = 0;
+    pid_t pid = 0;
+
+    (void)state;
+    if (!filter_possible()) {
+        print_message(
+            "skipped: this build has sanitizers, whose runtimes make calls of their own\n");
+        skip();
+    }
+    pid = fork();
+    if (pid == 0) {
+        (void)snprintf(path, sizeof(path), "%d\n", (int)getpid());
+        put("cgroup.procs", path);
+        if (cgroup_make(base, &asked, false, &facts, &cgroup, &err) < 0 || cgroup == NULL) {
+            _exit(11);
+        }
+        (void)snprintf(path, sizeof(path), "%s/bvmm-vm-1-0", base);
+        (void)mkdir(path, 0755); /* its launcher was killed */
+        remove_files();
+        enter_waiting_filter(cgroup);
+        cgroup_remove(cgroup, &facts);
+        _exit(facts.memory_peak_bytes == 12345 && facts.oom_kills == 3 ? 0 : 12);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_false(WIFSIGNALED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(count_dirs(), 0);
+}
+
 static void what_the_job_does_not_name_is_reckoned(void **state)
 {
     struct cgroup_limits limits;
@@ -467,6 +544,7 @@ int main(void)
         FAKE(controllers_that_are_missing),
         FAKE(a_leaf_that_was_given),
         FAKE(two_at_once_and_remains),
+        FAKE(all_is_undone_in_the_launchers_filter),
         cmocka_unit_test(what_the_job_does_not_name_is_reckoned),
     };
     const struct CMUnitTest real[] = {cmocka_unit_test(real_control_groups)};

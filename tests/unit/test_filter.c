@@ -368,6 +368,7 @@ static void test_wrong_arguments_kill(void **state)
         {WAITING, {SYS_openat, {FD_CGROUP, 0, O_WRONLY | O_CLOEXEC}}},
         {WAITING, {SYS_clock_nanosleep, {CLOCK_REALTIME, 0}}},
         {WAITING, {SYS_fcntl, {FD_CGROUP, F_SETFL}}},
+        {WAITING, {SYS_fcntl, {FD_CGROUP, F_SETFD, 0}}},
         {WAITING_ALONE, {SYS_socket, {AF_UNIX, UNIX_SOCKET, 0}}},
         {WAITING_ALONE, {SYS_connect, {FD_WRONG, 0, sizeof(struct sockaddr_un)}}},
         {WAITING_ALONE, {SYS_unlinkat, {AT_FDCWD, 0, 0}}},
