@@ -16,21 +16,9 @@ import sys
 import time
 
 import support
+from call_trace import STRACE, Trace, tables_of
 
-PR_SET_NAME, PR_SET_SECCOMP = 15, 22
 ROUNDS = 10  # at most: who sleeps, and has to be woken, is chance
-CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
-# What the names in the tables stand for, as strace shows descriptors.
-KINDS = {
-    "own interrupt eventfd": r"anon_inode:\[eventfd", "the event that cancels": r"anon_inode:\[eventfd",
-    "own doorbell": r"anon_inode:\[eventfd",
-    "doorbells of those it sends to, and of those that wait for room": r"anon_inode:\[eventfd",
-    "own image": r"/image", "own vCPU": r"anon_inode:kvm-vcpu", "deadline timer": r"anon_inode:\[timerfd",
-    "signalfd": r"anon_inode:\[signalfd", "the VM process (a pidfd)": r"anon_inode:\[pidfd|pidfd:",
-    "the job's kernel": r"\.elf",
-    "socket to the bridge's actor": r"socket|UNIX", "directory of the VM's control group": r"cgroup",
-    "counters of the VM's control group": r"cgroup", "directories of the report and of large outputs": r"/",
-}
 # Rows that no run here exercises: which, and why. A row that is exercised after all must not be here.
 LINUX = "needs a guest with virtio drivers: Linux, in the lab"
 CGROUP = "needs a control group that is delegated to bvmm: in the lab"
@@ -39,7 +27,8 @@ NOT_HERE = [
     (r"blk preadv|blk write own interrupt eventfd|vsock write own interrupt eventfd", LINUX),
     (r"vsock (accept4|recvmsg|sendmsg|shutdown|close)|launcher_waiting (recvfrom|socket|connect|sendmsg)", LINUX),
     (r".* clock_gettime [10]$", NO_VDSO),
-    (r"launcher_\w+ (read counters|unlinkat directory of the VM's|clock_nanosleep|flock|openat directory of the VM's|fcntl|"
+    (r"launcher_\w+ clock_nanosleep", "only where a killed process takes its time to leave its control group"),
+    (r"launcher_\w+ (read counters|unlinkat directory of the VM's|flock|openat directory of the VM's|fcntl|"
      r"getdents64|newfstatat 4096)", CGROUP),
     (r"launcher_waiting (?!ppoll 3|read|pidfd|waitid|prctl|newfstatat -100|unlinkat -100).*",
      "the same row as launcher_writing's, in whose time it is used"),
@@ -52,102 +41,9 @@ NOT_HERE = [
 ]
 
 
-def split_arguments(text):
-    """Those at the top level; the last may be cut."""
-    found, depth, start, quoted = [], 0, 0, False
-    for at, char in enumerate(text):
-        if char == '"' and text[at - 1] != "\\":
-            quoted = not quoted
-        elif not quoted and char in "([{<":
-            depth += 1
-        elif not quoted and char in ")]}>" and text[at - 1] != "=":
-            depth -= 1
-            if depth < 0:
-                return [*found, text[start:at].strip()]
-        elif char == "," and depth == 0 and not quoted:
-            found.append(text[start:at].strip())
-            start = at + 1
-    return [*found, text[start:].replace("<unfinished ...>", "").strip()]
-
-
-def number(argument):
-    match = re.match(r"(-?(?:0x[0-9a-f]+|\d+))", argument)
-    if argument.startswith("NULL"):
-        return 0
-    if not match:
-        return None
-    text = match[1]
-    # strace writes modes in octal
-    return int(text, 8) if re.match(r"0[0-7]+$", text) else int(text, 0)
-
-
-def name_of(row):
-    words = [str(arg.get("number", arg["is"])) for arg in row["args"]]
-    return " ".join([row["call"], *words])
-
-
-class Trace:
-    """What strace wrote of one run."""
-
-    def __init__(self, path, tables):
-        self.tables, self.names, self.filters, self.launcher = tables, {}, {}, None
-        self.used, self.wrong, self.readers, self.calls = set(), [], {}, []
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if match := CALL.match(line):
-                    self.take(int(match[1]), match[2], split_arguments(match[3]))
-        self.judge()
-
-    def take(self, pid, call, args):
-        self.launcher = self.launcher or pid
-        holder = self.holder(pid)
-        if holder:
-            self.calls.append((holder, call, args))
-            if call == "read" and "eventfd" in args[0]:
-                self.readers.setdefault(number(args[0]), set()).add(holder)
-            elif call == "ppoll":
-                for fd in re.findall(r"fd=(\d+)<anon_inode:\[eventfd", args[0]):
-                    self.readers.setdefault(int(fd), set()).add(holder)
-        if call == "prctl" and number(args[0]) == PR_SET_NAME:
-            self.names[pid] = args[1].strip('"')
-        elif call == "prctl" and number(args[0]) == PR_SET_SECCOMP:
-            self.filters[pid] = self.filters.get(pid, 0) + 1
-
-    def holder(self, pid):
-        """Whose table holds for the thread now."""
-        count = self.filters.get(pid, 0)
-        if pid == self.launcher:
-            return [None, "launcher_waiting", "launcher_writing"][count]
-        return re.sub(r"^(vcpu|blk)\d+$", r"\1", self.names.get(pid, "?")) if count else None
-
-    def fits(self, holder, wanted, argument):
-        value, kind = number(argument), wanted["is"]
-        if kind == "constant":
-            return value is not None and value & 0xffffffff == wanted["number"] & 0xffffffff
-        if kind == "own doorbell" and holder not in self.readers.get(value, ()):
-            return False
-        if kind.startswith("doorbells") and value not in self.readers:
-            return False
-        if kind == "own interrupt eventfd" and value in self.readers:
-            return False
-        return kind not in KINDS or re.search(KINDS[kind], argument) is not None
-
-    def judge(self):
-        for holder, call, args in self.calls:
-            # a call that waits for an answer is asked for again by the same line's "resumed": not matched by CALL
-            rows = [row for row in self.tables[holder] if row["call"] == call and
-                    all(arg["index"] < len(args) and self.fits(holder, arg, args[arg["index"]]) for arg in row["args"])]
-            # the most special row is the one that it needs
-            if rows:
-                self.used.add(f"{holder} {name_of(max(rows, key=lambda row: len(row['args'])))}")
-            else:
-                self.wrong.append(f"{holder}: {call}({', '.join(args)})")
-
-
 def traced(place, tables, guest, act=None, **keys):
     path = place.at("trace")
-    wrap = ["strace", "-f", "-y", "-X", "raw", "-qq", "-e", "signal=none", "-o", path]
-    with place.start(guest, wrap=wrap, **keys) as process:
+    with place.start(guest, wrap=[*STRACE, path], **keys) as process:
         if act:
             act(process)
         process.communicate(timeout=60)
@@ -185,9 +81,8 @@ def main():
     place = support.Place(bvmm)
     place.need_filters()
     printed = json.loads(subprocess.run([bvmm, "sandbox", "--print", "--json"], check=True, stdout=subprocess.PIPE).stdout)
-    tables = {table["name"]: table["rows"] for table in printed["tables"]}
+    tables, rows = tables_of(printed)
     large = {"large_outputs": {"over_bytes": 0}}
-    rows = [f"{holder} {name_of(row)}" for holder, table in tables.items() for row in table]
     reasons = {row: next((why for pattern, why in NOT_HERE if re.fullmatch(f"(?:{pattern}).*", row)), None) for row in rows}
     traces, used = [], set()
     for _ in range(ROUNDS):
