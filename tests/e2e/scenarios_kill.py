@@ -9,6 +9,7 @@ from harness import Run, expect, same, scenario
 HERE = os.path.dirname(os.path.abspath(__file__))
 KILLS = 16
 SEED = 20260101
+START_S = 1  # of bvmm's process, emulated: before its clock starts
 
 
 @scenario(f"the VM process or the launcher is killed, {KILLS} times at random moments")
@@ -28,3 +29,17 @@ def killed_at_random(_):
     same(set(statuses), {"vm_killed"}, "statuses of runs whose VM process was killed")
     left = [name for name in os.listdir(out.path) if "tmp" in name or name.startswith(".")]
     same(left, [], "temporary files")
+
+
+def divides_control_groups(place):
+    return "only in the lab, whose root control group bvmm may divide" if place.direct else None
+
+
+@scenario("the VM process needs more memory than its control group may have", needs=[divides_control_groups])
+def out_of_memory(_):
+    script = "data = []\nprint('before', flush=True)\nwhile True: data.append(b'x' * (1 << 20))"
+    out = yield Run({"command": ["python3", "-c", script], "memory_mib": 512, "cgroup": {"memory_max_mib": 200}})
+    out.ended("vm_killed", 4).has("error", "control group", "$.cgroup.memory_max_mib")
+    same((out.report["vm_signal"]["number"], out.report["error"]["kind"]), (9, "Memory"), "signal and kind")
+    points = out.report["timings"]["points"]
+    expect(out.wall_s - points["vm_process_end_ns"] / 1e9 < 1 + START_S, "the report came more than a second after the kill")
