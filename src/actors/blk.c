@@ -48,7 +48,8 @@ static uint64_t data_bytes(const struct virtq_chain *chain)
 
 /*
  * Read the image into the request's buffers. The image's last sector may be incomplete: it reads as
- * if it were filled up with zeros, and so does what was cut off an image that shrank while it ran.
+ * if it were filled up with zeros. What was cut off an image that shrank meanwhile cannot be read: a
+ * guest that got zeros instead would go on with them.
  */
 static int read_image(struct blk *blk, uint64_t offset_bytes, uint64_t bytes)
 {
@@ -73,7 +74,10 @@ static int read_image(struct blk *blk, uint64_t offset_bytes, uint64_t bytes)
         if (n < 0) {
             return -errno;
         }
-        if (n == 0) { /* end of file */
+        if (n == 0 && offset_bytes < blk->image_bytes) {
+            return -EIO;
+        }
+        if (n == 0) { /* the rest of the last sector */
             memset(iov[first].iov_base, 0, iov[first].iov_len);
             first++;
             continue;

@@ -344,6 +344,33 @@ def damaged_image(_):
     out.ended("guest_error", 5).has("error", "/dev/vda")
 
 
+def spoilt_image(spoil, survives):
+    """The image is a file of the run's own; SPOIL happens to it while the command runs, which then reads all of it. Where that
+    fails the command may die of it (SIGBUS): its affair."""
+    def check(_):
+        script = (f'cp ../../images/bench.squashfs own.squashfs; '
+                  f'(until grep -q running stderr; do sleep 0.1; done; sleep 1.5; {spoil}; touch spoilt) & exec "$@"')
+        command = ("echo before; sleep 3; echo 3 >/proc/sys/vm/drop_caches; cat /usr/bin/* /usr/lib/*/* >/dev/null 2>&1; "
+                   "echo survived")
+        out = yield Run({"command": command, "rootfs_path": "own.squashfs"}, args=["--verbose"],
+                        wrap=["sh", "-c", script, "sh"])
+        out.ended("completed", 0 if survives else out.status).has("stdout", "before\nsurvived\n" if survives else "before\n")
+        expect(out.exists("spoilt"), "nothing happened to the image")
+        return out
+    return check
+
+
+@scenario("an image that is truncated during the run: the guest gets errors, and nobody else")
+def truncated_image(place):
+    out = yield from spoilt_image("truncate -s 1M own.squashfs", False)(place)
+    expect(out.actor("blk0")["request_errors"] > 0, "no request failed")
+
+
+scenario("an image that is overwritten during the run")(
+    spoilt_image("dd if=/dev/urandom of=own.squashfs bs=1M seek=1 count=30 conv=notrunc 2>/dev/null", False))
+scenario("an image that is deleted during the run")(spoilt_image("rm own.squashfs", True))
+
+
 # --- images with an init of their own ---
 
 @scenario("an image's own init: the console")
