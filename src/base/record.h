@@ -207,14 +207,15 @@ struct vcpu_exits {
     uint64_t count[EXIT_REASON_COUNT];
 } __attribute__((aligned(CACHE_LINE_BYTES)));
 
-/* A device that took itself out of service because its guest driver broke the rules. */
 /*
- * DEVICE_BROKEN from one device: they share the lane with what cannot wait. How often it happened is
+ * So many DEVICE_BROKEN from one device are told: they share the lane with what cannot wait. How often it happened is
  * in the device's statistics.
  */
 #define DEVICE_FAULTS_TOLD_MAX 4
 enum { DEVICE_FAULTS_MAX = (DRIVES_MAX + 1) * DEVICE_FAULTS_TOLD_MAX };
 #define DEVICE_FAULT_BYTES 112
+
+/* A device that took itself out of service because its guest driver broke the rules. */
 struct device_fault {
     char actor[ACTOR_NAME_BYTES];
     char what[DEVICE_FAULT_BYTES];

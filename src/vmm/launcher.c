@@ -358,7 +358,9 @@ static int enter_guard(struct launcher *launcher, struct bvmm_error *err)
     int code = 0;
 
     host_facts_read(&launcher->job->host_facts);
-    bundled_kernel_read_facts(&launcher->job->kernel_facts);
+    if (launcher->job->kernel.path == NULL) {
+        bundled_kernel_read_facts(&launcher->job->kernel_facts);
+    }
     if (launcher->guard == NULL || mode == JOB_SANDBOX_OFF || !filter_possible()) {
         return 0;
     }
