@@ -540,9 +540,7 @@ void supervisor_on_deadline(struct actor *self, uint64_t now_ns)
     switch (supervisor->phase) {
     case SUPERVISOR_RUNNING:
         decide(self, RUN_TIMEOUT);
-        decide_error(self, BVMM_ERROR_TIMEOUT,
-                     "the run did not end within timeout_secs = %llu s; raise it in the job, or 0 "
-                     "for no limit",
+        decide_error(self, BVMM_ERROR_TIMEOUT, SUPERVISOR_TIMEOUT_TEXT,
                      (unsigned long long)(supervisor->config.timeout_ns / NS_PER_SECOND));
         begin_grace(self, timeout_grace_ns(self), now_ns);
         break;

@@ -33,6 +33,9 @@
 #define SUPERVISOR_START_LIMIT_NS (10 * NS_PER_SECOND)
 /* After SIGINT, SIGTERM or SIGHUP the guest has longer; a second signal ends it at once. */
 #define SUPERVISOR_CANCEL_GRACE_NS (2 * NS_PER_SECOND)
+/* %llu: timeout_secs. Also what the launcher says of a run whose supervisor could not say it. */
+#define SUPERVISOR_TIMEOUT_TEXT                                                                    \
+    "the run did not end within timeout_secs = %llu s; raise it in the job, or 0 for no limit"
 
 enum supervisor_phase {
     SUPERVISOR_STARTING,

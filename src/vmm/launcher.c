@@ -186,6 +186,7 @@ const char *launcher_phase_text(uint32_t phase)
 static void explain_own_kill(const struct launcher *launcher)
 {
     struct record *record = launcher->record;
+    char message[BVMM_ERROR_MESSAGE_BYTES];
 
     if (record->outcome.status != RUN_NONE) {
         return;
@@ -193,9 +194,11 @@ static void explain_own_kill(const struct launcher *launcher)
     if (launcher->cancel_ns != 0) {
         outcome_set(record, RUN_CANCELLED, BVMM_ERROR_NONE, "");
     } else if (record->time_ns[TIME_SETUP_DONE] != 0) {
-        outcome_set(record, RUN_TIMEOUT, BVMM_ERROR_TIMEOUT,
-                    "the run did not end within timeout_secs, and the VM process did not stop by "
-                    "itself: it was killed");
+        (void)snprintf(message, sizeof(message),
+                       SUPERVISOR_TIMEOUT_TEXT
+                       " (the VM process did not stop by itself, and was killed)",
+                       (unsigned long long)launcher->job->timeout_secs);
+        outcome_set(record, RUN_TIMEOUT, BVMM_ERROR_TIMEOUT, message);
     } else {
         outcome_set(record, RUN_VM_ERROR, BVMM_ERROR_DEVICE,
                     "the VM could not be set up within 30 s, and its process was killed");

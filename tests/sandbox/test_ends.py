@@ -86,16 +86,21 @@ def to_stdout(place, validate, library):
     same(json.loads(text)["sandbox"]["violation"]["actor"], "launcher", "violation: actor")
 
 
+def supervisor_of(process):
+    """The VM process, when its guest has printed."""
+    deadline = time.monotonic() + 20
+    while "supervisor" not in map(support.comm, support.children(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.3)  # what it takes for the guest to print
+    (vm,) = support.children(process.pid)
+    return vm
+
+
 def killed_from_outside(place, validate):
     """While the guest runs. What it had printed is in the report. (Other signals do not reach the first process of a
     namespace.)"""
     with place.start("hello") as process:
-        deadline = time.monotonic() + 20
-        while "supervisor" not in map(support.comm, support.children(process.pid)) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(0.3)  # what it takes for the guest to print
-        (vm,) = support.children(process.pid)
-        os.kill(vm, signal.SIGKILL)
+        os.kill(supervisor_of(process), signal.SIGKILL)
         sent = time.monotonic()
         process.communicate(timeout=20)
         took_s = time.monotonic() - sent
@@ -107,12 +112,32 @@ def killed_from_outside(place, validate):
     same(place.all_gone(), [], "processes that are left")
 
 
+def hangs_at_the_deadline(place, validate):
+    """The VM process is stopped while the guest runs, so that nobody in it can keep the deadline: the launcher does, and
+    says the same as the supervisor."""
+    with place.start("hello", timeout_secs=1) as process:
+        os.kill(supervisor_of(process), signal.SIGSTOP)
+        process.communicate(timeout=20)
+        same(process.returncode, 124, "exit status")
+    hung = place.report()
+    place.run("hello", timeout_secs=1)
+    for report in (hung, place.report()):
+        validate(report)
+        same((report["status"], report["error"]["kind"]), ("timeout", "Timeout"), "status and kind")
+    same(hung["error"]["message"], place.report()["error"]["message"] +
+         " (the VM process did not stop by itself, and was killed)", "message")
+    has(hung["error"]["message"], "timeout_secs = 1 s")
+    same(hung["console"]["text"], "partial output\n", "what the guest had printed")
+    same(place.all_gone(), [], "processes that are left")
+
+
 def main():
     bvmm, library = map(os.path.abspath, sys.argv[1:])
     place, validate, failed = support.Place(bvmm), support.validator(bvmm), 0
     place.need_filters()
     cases = [(f"{case[0]}: {case[1]}", lambda case=case: fault(place, validate, library, *case)) for case in FAULTS]
     cases += [("the VM process is killed", lambda: killed_from_outside(place, validate))]
+    cases += [("the VM process hangs at the deadline", lambda: hangs_at_the_deadline(place, validate))]
     cases += [("the launcher's last words on standard output", lambda: to_stdout(place, validate, library))]
     for name, case in cases:
         try:
