@@ -183,10 +183,17 @@ BVMM_API void bvmm_vm_cancel_by(struct bvmm_vm *vm, int signal_number);
 BVMM_API int bvmm_vm_failure_report(struct bvmm_vm *vm, const struct bvmm_error *why,
                                     struct bvmm_report **ret_report, struct bvmm_error *error);
 
-/* Not while another thread is in bvmm_vm_run(). */
+/*
+ * bvmm_vm_free - not while another thread is in bvmm_vm_run().
+ * A VM process that had to be killed, and was not dead when bvmm_vm_run() returned its report, is waited
+ * for here, so that no zombie is left. That is short, unless something of the host keeps the process in
+ * the kernel: a disk or network file system that does not answer, a frozen control group. Then it
+ * lasts as long as that does, as any wait for the process would. Who cannot wait frees that VM by another
+ * thread.
+ */
 BVMM_API void bvmm_vm_free(struct bvmm_vm *vm);
 
-/* bvmm_run - bvmm_vm_new(), bvmm_vm_run() and bvmm_vm_free(). */
+/* bvmm_run - bvmm_vm_new(), bvmm_vm_run() and bvmm_vm_free(), which may wait. */
 BVMM_API int bvmm_run(const struct bvmm_config *config, struct bvmm_report **ret_report,
                       struct bvmm_error *error);
 

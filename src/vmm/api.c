@@ -3,7 +3,8 @@
  * api.c: the public library (include/bvmm/bvmm.h) on top of job, launcher and report; its
  * configurations are in api_config.c.
  *
- * Threads: see bvmm.h. Blocks: bvmm_vm_new() while an image is converted, and bvmm_vm_run().
+ * Threads: see bvmm.h. Blocks: bvmm_vm_new() while an image is converted, bvmm_vm_run(), and after it
+ * bvmm_vm_free() if the VM process did not die when it was killed.
  */
 #include "vmm/api.h"
 
@@ -26,6 +27,7 @@ struct bvmm_vm {
     struct job job;
     struct record *record; /* moves to the report */
     int cancel_fd;
+    int undead_fd;     /* of a VM process that has to be waited for; or -1 */
     int cancel_signal; /* atomic: the first one that bvmm_vm_cancel_by() was told; 0: none */
     bool started;
     const struct launcher_guard *guard; /* NULL: none, as for all but the bvmm command */
@@ -85,6 +87,7 @@ int bvmm_vm_new(const struct bvmm_config *config, struct bvmm_vm **ret_vm, struc
         return no_memory(error);
     }
     vm->cancel_fd = -1;
+    vm->undead_fd = -1;
     code = open_job(config, &vm->job, error);
     if (code == 0) {
         vm->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -151,6 +154,7 @@ void bvmm_vm_free(struct bvmm_vm *vm)
     if (vm->cancel_fd >= 0) {
         (void)close(vm->cancel_fd);
     }
+    launcher_bury(vm->undead_fd);
     record_destroy(vm->record);
     job_fini(&vm->job);
     free(vm);
@@ -228,7 +232,8 @@ int bvmm_vm_run(struct bvmm_vm *vm, struct bvmm_report **ret_report, struct bvmm
     }
     vm->started = true;
     vm->record->time_ns[TIME_JOB_READY] = clock_monotonic_ns();
-    code = launcher_run(&vm->job, vm->record, &observer, vm->guard, vm->cancel_fd, error);
+    code = launcher_run(&vm->job, vm->record, &observer, vm->guard, vm->cancel_fd, &vm->undead_fd,
+                        error);
     if (code < 0) {
         return code;
     }

@@ -152,7 +152,7 @@ static void supervise(struct launcher *launcher)
             send_signal(launcher, SIGKILL);
         }
         if (limit_ns != 0 && launcher->killed && now_ns >= limit_ns + STOP_LIMIT_NS) {
-            return; /* it does not even die: report without it, and leave it to init */
+            return; /* it does not even die: report without it */
         }
         if (launcher->observer != NULL && launcher->observer->tick != NULL) {
             launcher->observer->tick(launcher->observer->ctx, launcher->record);
@@ -232,12 +232,22 @@ static void explain_death(struct record *record, const siginfo_t *info)
     outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_DEVICE, message);
 }
 
+/* A program's signals may interrupt it. False: there is no such child, or with WNOHANG: it lives. */
+static bool wait_for(int pidfd, siginfo_t *ret_info, int flags)
+{
+    int code = 0;
+
+    ret_info->si_pid = 0;
+    do {
+        code = waitid(P_PIDFD, (id_t)pidfd, ret_info, WEXITED | flags);
+    } while (code < 0 && errno == EINTR);
+    return code == 0 && ret_info->si_pid != 0;
+}
+
 /* False: it did not even die. */
 static bool reap(struct launcher *launcher, siginfo_t *ret_info)
 {
-    const int flags = WEXITED | (launcher->killed ? WNOHANG : 0);
-    const bool reaped = waitid(P_PIDFD, (id_t)launcher->pidfd, ret_info, flags) == 0 &&
-                        ret_info->si_pid == launcher->pid;
+    const bool reaped = wait_for(launcher->pidfd, ret_info, launcher->killed ? WNOHANG : 0);
 
     launcher->record->time_ns[TIME_VM_PROCESS_END] = clock_monotonic_ns();
     launcher->pid = reaped ? 0 : launcher->pid;
@@ -384,12 +394,21 @@ static void close_if_open(int *fd)
     *fd = -1;
 }
 
-/* Undo prepare() and start(). A VM process that is still there is one that should not have been. */
-static void release(struct launcher *launcher)
+/*
+ * Undo prepare() and start(). A VM process that is still there is one that should not have been, or
+ * does not die. Return: the latter's pidfd; else -1.
+ */
+static int release(struct launcher *launcher)
 {
+    int undead_fd = -1;
+
     if (launcher->pid > 0 && !launcher->killed) { /* never with the guard's filters on */
         (void)kill(launcher->pid, SIGKILL);
-        (void)waitpid(launcher->pid, NULL, 0);
+        while (waitpid(launcher->pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+    } else if (launcher->pid > 0 && launcher->guard == NULL) { /* else it is init's in a moment */
+        undead_fd = launcher->pidfd;
+        launcher->pidfd = -1;
     }
     cgroup_remove(launcher->cgroup, &launcher->job->cgroup_facts);
     launcher->cgroup = NULL;
@@ -397,10 +416,12 @@ static void release(struct launcher *launcher)
     launcher->job->vsock_broker = NULL;
     close_if_open(&launcher->pidfd);
     close_if_open(&launcher->alive_fd);
+    return undead_fd;
 }
 
 int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
-                 const struct launcher_guard *guard, int cancel_fd, struct bvmm_error *err)
+                 const struct launcher_guard *guard, int cancel_fd, int *ret_undead_fd,
+                 struct bvmm_error *err)
 {
     struct launcher launcher = {.job = job,
                                 .record = record,
@@ -424,7 +445,7 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
         supervise(&launcher);
         reaped = reap(&launcher, &info);
     }
-    release(&launcher);
+    *ret_undead_fd = release(&launcher);
     if (code == 0) {
         if (launcher.guarded) {
             guard->writing(guard->ctx);
@@ -433,4 +454,14 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
     }
     free(launcher.layout);
     return code;
+}
+
+void launcher_bury(int undead_fd)
+{
+    siginfo_t info;
+
+    if (undead_fd >= 0) {
+        (void)wait_for(undead_fd, &info, 0);
+        (void)close(undead_fd);
+    }
 }

@@ -51,11 +51,17 @@ struct launcher_guard {
  * @cancel_fd: an eventfd, or -1. Each time it is written to (by a signal handler, another thread),
  * the run is asked to end: first the guest gets two seconds to deliver what it has; the second time
  * it is stopped at once.
+ * @ret_undead_fd: set whatever is returned, to -1; or, if the VM process was killed and is not dead 200 ms
+ * later (a host disk that does not answer keeps it in the kernel), to its pidfd: it is a child of the
+ * caller's yet, and for launcher_bury(). With a guard always -1: such a process ends anyway.
  * Return: 0 when the VM process was started; -errno with *err filled when it could not be.
  */
 int launcher_run(struct job *job, struct record *record, const struct launcher_observer *observer,
-                 const struct launcher_guard *guard, int cancel_fd, struct bvmm_error *err)
-    must_check;
+                 const struct launcher_guard *guard, int cancel_fd, int *ret_undead_fd,
+                 struct bvmm_error *err) must_check;
+
+/* launcher_bury - wait until that process is dead, and for its status. Blocks as long as it takes. -1: not. */
+void launcher_bury(int undead_fd);
 
 /* "running", "collecting results": what goes on after this enum run_time. Any number has a text. */
 const char *launcher_phase_text(uint32_t phase);

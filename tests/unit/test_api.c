@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -702,9 +703,10 @@ static void two_vms_at_once(void **state)
 struct hunter {
     pid_t launcher_thread;
     int signal;
-    unsigned delay_us; /* after it was seen */
-    bool give_up;      /* atomic; the run is over */
-    bool hit;          /* atomic; it got the signal */
+    struct ghost *ghost; /* NULL: none is to haunt the VM process's namespace */
+    unsigned delay_us;   /* after it was seen */
+    bool give_up;        /* atomic; the run is over */
+    bool hit;            /* atomic; it got the signal */
 };
 
 static bool is_vm_process(pid_t pid)
@@ -741,6 +743,77 @@ static pid_t find_vm_process(pid_t launcher_thread)
     return found;
 }
 
+/*
+ * A process in another's process namespace, dead or alive: the kernel does not let the first process of
+ * a namespace die before all others in it have been waited for. So the VM process outlives a SIGKILL.
+ */
+struct ghost {
+    pid_t keeper; /* its parent, ours, which waits for it some time after its word */
+    int word_fd;  /* is closed: the word */
+    int code;     /* atomic; 0, or the errno that says why there is none */
+};
+
+#define GHOST_STAYS_MS 300
+
+static _Noreturn void keep_ghost(int namespace_fd, int word_fd, int ready_fd)
+{
+    int code = setns(namespace_fd, CLONE_NEWPID) < 0 ? errno : 0;
+    const pid_t pid = code == 0 ? fork() : -1;
+    char byte = 0;
+
+    if (pid == 0) {
+        for (;;) {
+            pause();
+        }
+    }
+    code = code == 0 && pid < 0 ? errno : code;
+    (void)!write(ready_fd, &code, sizeof(code));
+    (void)!read(word_fd, &byte, 1);
+    usleep(GHOST_STAYS_MS * 1000);
+    if (pid > 0) {
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+    }
+    _exit(0);
+}
+
+/* The VM process is stopped. */
+static void raise_ghost(struct ghost *ghost, pid_t pid)
+{
+    char path[64];
+    int word[2];
+    int ready[2];
+    int namespace_fd = -1;
+    int code = EIO;
+
+    snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
+    namespace_fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (namespace_fd < 0 || pipe2(word, O_CLOEXEC) < 0 || pipe2(ready, O_CLOEXEC) < 0) {
+        __atomic_store_n(&ghost->code, errno, __ATOMIC_RELAXED);
+        return;
+    }
+    ghost->keeper = fork();
+    if (ghost->keeper == 0) {
+        close(word[1]);
+        keep_ghost(namespace_fd, word[0], ready[1]);
+    }
+    ghost->word_fd = word[1];
+    (void)!read(ready[0], &code, sizeof(code));
+    __atomic_store_n(&ghost->code, code, __ATOMIC_RELAXED);
+    close(namespace_fd);
+    close(word[0]);
+    close(ready[0]);
+    close(ready[1]);
+}
+
+static void lay_ghost(struct ghost *ghost)
+{
+    if (ghost->word_fd >= 0) {
+        close(ghost->word_fd);
+        ghost->word_fd = -1;
+    }
+}
+
 static void *hunt(void *arg)
 {
     struct hunter *hunter = arg;
@@ -754,7 +827,12 @@ static void *hunt(void *arg)
             }
             /* Reaped at once by the main thread, its number could be another's; not in this short
              * time. */
-            __atomic_store_n(&hunter->hit, kill(pid, hunter->signal) == 0, __ATOMIC_RELEASE);
+            const bool hit = kill(pid, hunter->signal) == 0;
+
+            if (hit && hunter->ghost != NULL) {
+                raise_ghost(hunter->ghost, pid);
+            }
+            __atomic_store_n(&hunter->hit, hit, __ATOMIC_RELEASE);
             break;
         }
     }
@@ -823,6 +901,61 @@ static void cancel_ends_a_vm_that_hangs(void **state)
         }
         bvmm_report_free(report);
         bvmm_vm_free(vm);
+    }
+    assert_true(seen);
+    assert_nothing_left(&before);
+}
+
+/* Return: true if it was a run as it was to be: the VM process hung, was killed, and did not die. */
+static bool haunted_run(struct ghost *ghost)
+{
+    struct bvmm_vm *vm = good_vm();
+    struct hunter hunter = {.signal = SIGSTOP, .ghost = ghost};
+    struct patience patience = {.vm = vm, .hunter = &hunter, .cancel_signal = SIGINT};
+    struct bvmm_report *report = NULL;
+    uint64_t start_ns = 0;
+    bool haunted = false;
+
+    bvmm_vm_set_progress(vm, lose_patience, &patience, 20);
+    report = run_hunted(vm, &hunter);
+    haunted = hunter.hit && ghost->code == 0 &&
+              strcmp(bvmm_report_result(report)->status, "cancelled") == 0;
+    bvmm_report_free(report);
+    start_ns = clock_monotonic_ns();
+    if (haunted) {
+        assert_int_not_equal(find_vm_process(gettid()), 0); /* the report did not wait for it */
+    }
+    lay_ghost(ghost);
+    bvmm_vm_free(vm);
+    if (haunted) {
+        assert_true(clock_monotonic_ns() - start_ns >= GHOST_STAYS_MS * NS_PER_MS);
+        assert_int_equal(find_vm_process(gettid()), 0);
+    }
+    if (ghost->keeper > 0) {
+        assert_int_equal(waitpid(ghost->keeper, NULL, 0), ghost->keeper);
+    }
+    return haunted;
+}
+
+static void vm_process_that_outlives_its_kill_is_no_zombie(void **state)
+{
+    const struct stock before = take_stock();
+    bool seen = false;
+
+    (void)state;
+    if (geteuid() != 0) {
+        print_message("skipped: only root may enter the VM process's namespace\n");
+        skip();
+    }
+    for (unsigned i = 0; i < HUNTS_MAX && !seen; i++) {
+        struct ghost ghost = {.word_fd = -1};
+
+        seen = haunted_run(&ghost);
+        /* ENOENT, ESRCH, ENOMEM: it was ending by itself. */
+        if (ghost.code != 0 && ghost.code != ENOENT && ghost.code != ESRCH &&
+            ghost.code != ENOMEM) {
+            fail_msg("cannot enter the VM process's namespace: %s", strerror(ghost.code));
+        }
     }
     assert_true(seen);
     assert_nothing_left(&before);
@@ -995,6 +1128,7 @@ int main(void)
         cmocka_unit_test(report_goes_to_its_file),
         cmocka_unit_test(two_vms_at_once),
         cmocka_unit_test(cancel_ends_a_vm_that_hangs),
+        cmocka_unit_test(vm_process_that_outlives_its_kill_is_no_zombie),
         cmocka_unit_test(killed_vm_processes_have_reports),
         cmocka_unit_test(cancel_before_the_run),
         cmocka_unit_test(cancel_by_another_thread),
