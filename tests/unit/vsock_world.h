@@ -51,7 +51,9 @@ struct world {
     struct vsock_host host;
     struct seeded_random random;
     struct world_conn conns[WORLD_CONNS_MAX];
-    unsigned limit; /* connections at once */
+    unsigned limit;   /* connections at once */
+    size_t room_max;  /* what a socket of the guest's offers at most, in bytes */
+    bool no_new_room; /* the guest answers no CREDIT_REQUEST */
     unsigned used;
     int listen_fd;
     uint32_t next_id;
@@ -99,6 +101,7 @@ static inline struct world *world_new(struct seeded_random random, unsigned limi
     assert_non_null(world);
     world->random = random;
     world->limit = limit;
+    world->room_max = 200000;
     world->next_guest_port = 100000;
     vsock_host_init(&world->host);
     world->listen_fd = vsock_host_listen(&world->host, WORLD_PORT, 4096);
@@ -137,7 +140,7 @@ static inline struct world_conn *world_place(struct world *world)
 
         if (conn->state == WORLD_FREE) {
             conn->id = ++world->next_id;
-            conn->buf_alloc = (uint32_t)random_below(&world->random, 200000) + 1;
+            conn->buf_alloc = (uint32_t)random_below(&world->random, world->room_max) + 1;
             world->used++;
             return conn;
         }
@@ -333,7 +336,7 @@ static inline void world_on_packet(struct world *world, const struct vsock_guest
     case VSOCK_OP_CREDIT_UPDATE:
         break;
     case VSOCK_OP_CREDIT_REQUEST:
-        if (world_can_send(world)) {
+        if (!world->no_new_room && world_can_send(world)) {
             world_send(world, conn, VSOCK_OP_CREDIT_UPDATE, 0, NULL, 0);
         }
         break;
