@@ -36,7 +36,7 @@ static struct run_outcome *outcome_of(struct actor *self)
 
 static void note_time(struct actor *self, enum run_time point, uint64_t now_ns)
 {
-    self->record->time_ns[point] = now_ns;
+    __atomic_store_n(&self->record->time_ns[point], now_ns, __ATOMIC_RELAXED); /* some are live */
     __atomic_store_n(&self->record->phase, (uint32_t)point, __ATOMIC_RELAXED);
 }
 

@@ -12,7 +12,9 @@
  *
  * Trust: the launcher takes nothing in here on faith. The VM process may have been taken over by its
  * guest. Before use, record_check() bounds every count, length, enum and string against the private
- * copy of the layout that the launcher made before it forked.
+ * copy of the layout that the launcher made before it forked. While the VM process lives, what is in
+ * here may change between two looks: a live field is loaded once, and the launcher's own limits stand
+ * on what it saw first (look_at_record() in vmm/launcher.c).
  *
  * Times are CLOCK_MONOTONIC nanoseconds of the host unless a name says guest; 0 means "did not
  * happen".
@@ -63,12 +65,12 @@ const char *run_status_name(enum run_status status);
     X(PROCESS_START, "process_start")   /* launcher: first instruction of bvmm that can know */    \
     X(JOB_READY, "job_ready")           /* launcher: job checked, files open */                    \
     X(VM_PROCESS_START, "vm_process_start") /* VM process: first instruction */                    \
-    X(SETUP_DONE, "setup_done")         /* supervisor: all actors ready, vCPUs told to run */      \
+    X(SETUP_DONE, "setup_done")         /* live; supervisor: all actors ready, vCPUs told to run */ \
     X(GUEST_INIT, "guest_init")         /* init said hello */                                      \
     X(COMMAND_START, "command_start")                                                              \
     X(COMMAND_END, "command_end")                                                                  \
     X(RESULTS_COMPLETE, "results_complete") /* all that was announced is here */                   \
-    X(STOP_DECIDED, "stop_decided")     /* supervisor: whatever the reason */                      \
+    X(STOP_DECIDED, "stop_decided")     /* live; supervisor: whatever the reason */                \
     X(ACTORS_STOPPED, "actors_stopped")                                                            \
     X(VM_PROCESS_END, "vm_process_end") /* launcher: reaped */
 /* clang-format on */

@@ -47,10 +47,12 @@ struct launcher {
     int pidfd;
     int alive_fd; /* the VM process goes when this is closed */
     uint64_t start_ns;
-    uint64_t cancel_ns; /* 0: not cancelled */
-    bool killed;        /* by us, because it did not end by itself */
-    bool guarded;       /* the guard's filters are on */
-    int guard_refusal;  /* -errno: the host refused them, and the job allows that; else 0 */
+    uint64_t setup_done_ns;   /* 0: not seen yet; see see_time() */
+    uint64_t stop_decided_ns; /* 0: likewise */
+    uint64_t cancel_ns;       /* 0: not cancelled */
+    uint64_t killed_ns;       /* by us, because it did not end by itself; 0: not */
+    bool guarded;             /* the guard's filters are on */
+    int guard_refusal;        /* -errno: the host refused them, and the job allows that; else 0 */
 };
 
 static uint64_t earlier(uint64_t a_ns, uint64_t b_ns)
@@ -58,27 +60,51 @@ static uint64_t earlier(uint64_t a_ns, uint64_t b_ns)
     return a_ns == 0 || b_ns < a_ns ? b_ns : a_ns;
 }
 
-static uint64_t load_time(const struct record *record, enum run_time point)
+/*
+ * A time that the supervisor writes to the record, where a VM process that was taken over may write
+ * what it likes, as often as it likes. So it is read until it is there and never again, and held to
+ * what is possible: no deadline of ours moves afterwards.
+ */
+static void see_time(const struct launcher *launcher, enum run_time point, uint64_t now_ns,
+                     uint64_t *seen_ns)
 {
-    return __atomic_load_n(&record->time_ns[point], __ATOMIC_RELAXED);
+    uint64_t said_ns = 0;
+
+    if (*seen_ns == 0) {
+        said_ns = __atomic_load_n(&launcher->record->time_ns[point], __ATOMIC_RELAXED);
+    }
+    if (said_ns != 0) {
+        *seen_ns = min_u64(said_ns > launcher->start_ns ? said_ns : launcher->start_ns, now_ns);
+    }
 }
 
-/* When the VM process must be gone; 0: no limit. */
+/* All that is believed of the record while the VM process lives. */
+static void look_at_record(struct launcher *launcher, uint64_t now_ns)
+{
+    see_time(launcher, TIME_SETUP_DONE, now_ns, &launcher->setup_done_ns);
+    see_time(launcher, TIME_STOP_DECIDED, now_ns, &launcher->stop_decided_ns);
+}
+
+/*
+ * When the VM process must be gone; 0: no limit. The amount of results is read from the record each
+ * time: it can only make the limit come earlier, by no more than the grace.
+ */
 static uint64_t hard_limit_ns(const struct launcher *launcher)
 {
     const uint64_t timeout_ns = launcher->job->timeout_secs * NS_PER_SECOND;
-    const uint64_t setup_ns = load_time(launcher->record, TIME_SETUP_DONE);
-    const uint64_t stop_ns = load_time(launcher->record, TIME_STOP_DECIDED);
     uint64_t limit_ns = 0;
 
-    if (setup_ns == 0) {
+    if (launcher->setup_done_ns == 0) {
         limit_ns = launcher->start_ns + SETUP_LIMIT_NS;
     } else if (timeout_ns != 0) {
-        limit_ns = setup_ns + timeout_ns + TIMEOUT_LIMIT_NS -
+        limit_ns = launcher->setup_done_ns + timeout_ns + TIMEOUT_LIMIT_NS -
                    min_u64(SUPERVISOR_TIMEOUT_GRACE_NS, record_report_cost_ns(launcher->record));
+        /* Whatever was said. */
+        limit_ns =
+            earlier(limit_ns, launcher->start_ns + SETUP_LIMIT_NS + timeout_ns + TIMEOUT_LIMIT_NS);
     }
-    if (stop_ns != 0) {
-        limit_ns = earlier(limit_ns, stop_ns + STOP_LIMIT_NS);
+    if (launcher->stop_decided_ns != 0) {
+        limit_ns = earlier(limit_ns, launcher->stop_decided_ns + STOP_LIMIT_NS);
     }
     if (launcher->cancel_ns != 0) {
         limit_ns = earlier(limit_ns, launcher->cancel_ns + CANCEL_LIMIT_NS);
@@ -86,17 +112,23 @@ static uint64_t hard_limit_ns(const struct launcher *launcher)
     return limit_ns;
 }
 
+/* When to do something if nothing happens: kill it, or give it up; 0: never. */
+static uint64_t next_step_ns(const struct launcher *launcher)
+{
+    return launcher->killed_ns != 0 ? launcher->killed_ns + STOP_LIMIT_NS : hard_limit_ns(launcher);
+}
+
 static uint64_t next_look_ns(const struct launcher *launcher, uint64_t now_ns)
 {
     const struct launcher_observer *observer = launcher->observer;
     uint64_t wait_ns = NS_PER_SECOND / 2; /* the limit moves when the guest starts or stops */
-    const uint64_t limit_ns = hard_limit_ns(launcher);
+    const uint64_t step_ns = next_step_ns(launcher);
 
     if (observer != NULL && observer->tick != NULL) {
         wait_ns = min_u64(wait_ns, observer->interval_ms * NS_PER_MS);
     }
-    if (limit_ns != 0) {
-        wait_ns = min_u64(wait_ns, limit_ns > now_ns ? limit_ns - now_ns : 0);
+    if (step_ns != 0) {
+        wait_ns = min_u64(wait_ns, step_ns > now_ns ? step_ns - now_ns : 0);
     }
     return wait_ns;
 }
@@ -120,39 +152,46 @@ static void take_cancel(struct launcher *launcher)
     send_signal(launcher, SIGTERM);
 }
 
+/* Until the next look, or until something happens. True: the VM process has ended. */
+static bool wait_a_while(struct launcher *launcher, uint64_t wait_ns)
+{
+    struct pollfd fds[] = {
+        {.fd = launcher->pidfd, .events = POLLIN},
+        {.fd = launcher->cancel_fd, .events = POLLIN}, /* -1 is left out by ppoll */
+        {.fd = vsock_broker_fd(launcher->job->vsock_broker), .events = POLLIN},
+    };
+    const struct timespec wait = {.tv_sec = (time_t)(wait_ns / NS_PER_SECOND),
+                                  .tv_nsec = (long)(wait_ns % NS_PER_SECOND)};
+
+    if (ppoll(fds, ARRAY_SIZE(fds), &wait, NULL) <= 0) {
+        return false;
+    }
+    if ((fds[1].revents & POLLIN) != 0) {
+        take_cancel(launcher);
+    }
+    if (fds[2].revents != 0) {
+        vsock_broker_serve(launcher->job->vsock_broker);
+    }
+    return (fds[0].revents & POLLIN) != 0;
+}
+
 /* Wait for the VM process's end, and see to it that it comes. */
 static void supervise(struct launcher *launcher)
 {
-    for (;;) {
-        struct pollfd fds[] = {
-            {.fd = launcher->pidfd, .events = POLLIN},
-            {.fd = launcher->cancel_fd, .events = POLLIN}, /* -1 is left out by ppoll */
-            {.fd = vsock_broker_fd(launcher->job->vsock_broker), .events = POLLIN},
-        };
-        uint64_t now_ns = clock_monotonic_ns();
-        const uint64_t wait_ns = next_look_ns(launcher, now_ns);
-        const struct timespec wait = {.tv_sec = (time_t)(wait_ns / NS_PER_SECOND),
-                                      .tv_nsec = (long)(wait_ns % NS_PER_SECOND)};
-        const uint64_t limit_ns = hard_limit_ns(launcher);
+    uint64_t now_ns = clock_monotonic_ns();
+    uint64_t step_ns = 0;
 
-        if (ppoll(fds, ARRAY_SIZE(fds), &wait, NULL) > 0) {
-            if ((fds[1].revents & POLLIN) != 0) {
-                take_cancel(launcher);
-            }
-            if (fds[2].revents != 0) {
-                vsock_broker_serve(launcher->job->vsock_broker);
-            }
-            if ((fds[0].revents & POLLIN) != 0) {
-                return;
-            }
-        }
+    look_at_record(launcher, now_ns);
+    while (!wait_a_while(launcher, next_look_ns(launcher, now_ns))) {
         now_ns = clock_monotonic_ns();
-        if (limit_ns != 0 && now_ns >= limit_ns && !launcher->killed) {
-            launcher->killed = true;
-            send_signal(launcher, SIGKILL);
-        }
-        if (limit_ns != 0 && launcher->killed && now_ns >= limit_ns + STOP_LIMIT_NS) {
+        look_at_record(launcher, now_ns);
+        step_ns = next_step_ns(launcher);
+        if (step_ns != 0 && now_ns >= step_ns && launcher->killed_ns != 0) {
             return; /* it does not even die: report without it */
+        }
+        if (step_ns != 0 && now_ns >= step_ns) {
+            launcher->killed_ns = now_ns;
+            send_signal(launcher, SIGKILL);
         }
         if (launcher->observer != NULL && launcher->observer->tick != NULL) {
             launcher->observer->tick(launcher->observer->ctx, launcher->record);
@@ -193,7 +232,7 @@ static void explain_own_kill(const struct launcher *launcher)
     }
     if (launcher->cancel_ns != 0) {
         outcome_set(record, RUN_CANCELLED, BVMM_ERROR_NONE, "");
-    } else if (record->time_ns[TIME_SETUP_DONE] != 0) {
+    } else if (launcher->setup_done_ns != 0) {
         (void)snprintf(message, sizeof(message),
                        SUPERVISOR_TIMEOUT_TEXT
                        " (the VM process did not stop by itself, and was killed)",
@@ -247,7 +286,7 @@ static bool wait_for(int pidfd, siginfo_t *ret_info, int flags)
 /* False: it did not even die. */
 static bool reap(struct launcher *launcher, siginfo_t *ret_info)
 {
-    const bool reaped = wait_for(launcher->pidfd, ret_info, launcher->killed ? WNOHANG : 0);
+    const bool reaped = wait_for(launcher->pidfd, ret_info, launcher->killed_ns != 0 ? WNOHANG : 0);
 
     launcher->record->time_ns[TIME_VM_PROCESS_END] = clock_monotonic_ns();
     launcher->pid = reaped ? 0 : launcher->pid;
@@ -272,11 +311,10 @@ static void note_cgroup(const struct job *job, struct record *record)
     }
 }
 
-/* From here on the record is looked at. @info: NULL: it was not reaped. */
+/* From here on what the record says is looked at. @info: NULL: it was not reaped. */
 static void explain(const struct launcher *launcher, const siginfo_t *info)
 {
-    (void)record_check(launcher->record, launcher->layout);
-    if (launcher->killed) {
+    if (launcher->killed_ns != 0) {
         explain_own_kill(launcher);
     } else if (info != NULL) {
         explain_death(launcher->record, info);
@@ -362,7 +400,7 @@ static int start(struct launcher *launcher, struct bvmm_error *err)
 static int enter_guard(struct launcher *launcher, struct bvmm_error *err)
 {
     const struct launcher_view view = {.job = launcher->job,
-                                       .record = launcher->record,
+                                       .record = launcher->layout,
                                        .cgroup = launcher->cgroup,
                                        .pidfd = launcher->pidfd,
                                        .cancel_fd = launcher->cancel_fd};
@@ -402,7 +440,7 @@ static int release(struct launcher *launcher)
 {
     int undead_fd = -1;
 
-    if (launcher->pid > 0 && !launcher->killed) { /* never with the guard's filters on */
+    if (launcher->pid > 0 && launcher->killed_ns == 0) { /* never with the guard's filters on */
         (void)kill(launcher->pid, SIGKILL);
         while (waitpid(launcher->pid, NULL, 0) < 0 && errno == EINTR) {
         }
@@ -446,10 +484,13 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
         reaped = reap(&launcher, &info);
     }
     *ret_undead_fd = release(&launcher);
+    if (launcher.guarded) {
+        guard->writing(guard->ctx);
+    }
+    if (launcher.layout != NULL) {
+        (void)record_check(record, launcher.layout); /* also of a run that failed: others read it */
+    }
     if (code == 0) {
-        if (launcher.guarded) {
-            guard->writing(guard->ctx);
-        }
         explain(&launcher, reaped ? &info : NULL);
     }
     free(launcher.layout);

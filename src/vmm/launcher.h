@@ -23,7 +23,7 @@ struct launcher_observer {
 /* What the launcher has open while it waits; for a filter, which names descriptors. */
 struct launcher_view {
     struct job *job;
-    const struct record *record; /* before the VM process could write more than times to it */
+    const struct record *record; /* a private copy of its fixed part, from before the fork */
     const struct cgroup *cgroup; /* NULL: there is none */
     int pidfd;                   /* the VM process */
     int cancel_fd;               /* or -1 */

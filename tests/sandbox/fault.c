@@ -8,6 +8,7 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,7 +19,10 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "base/record.h"
 
 static volatile char *page_behind_a_file; /* made before there is a sandbox */
 
@@ -72,12 +76,76 @@ static void killed(void)
     }
 }
 
+/* ---- A VM process that was taken over lies ---------------------------------------------------- */
+
+/* The run record, found by the calls that make it. */
+static struct record *record;
+static int record_fd = -1;
+
+int memfd_create(const char *name, unsigned flags)
+{
+    const int fd = (int)syscall(SYS_memfd_create, name, flags);
+
+    if (strcmp(name, "bvmm-record") == 0) {
+        record_fd = fd;
+    }
+    return fd;
+}
+
+void *mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+    void *memory = (void *)syscall(SYS_mmap, address, bytes, protection, flags, fd, offset);
+
+    if (record == NULL && fd >= 0 && fd == record_fd && memory != MAP_FAILED) {
+        record = memory;
+    }
+    return memory;
+}
+
+/* It has been running since a time that is far away, so that its deadline never comes. */
+static void far(void)
+{
+    record->time_ns[TIME_SETUP_DONE] = (uint64_t)1 << 62;
+    killed();
+}
+
+/* It has always been running since just now. */
+static void moving(void)
+{
+    for (;;) {
+        struct timespec now;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &now);
+        record->time_ns[TIME_SETUP_DONE] = (uint64_t)now.tv_sec * NS_PER_SECOND;
+    }
+}
+
+/* It was never set up, and stopped at the end of time. */
+static void unsaid(void)
+{
+    struct timespec time = {.tv_sec = 1}; /* until the launcher has looked */
+
+    (void)ppoll(NULL, 0, &time, NULL);
+    record->time_ns[TIME_STOP_DECIDED] = UINT64_MAX;
+    record->time_ns[TIME_SETUP_DONE] = 0;
+    killed();
+}
+
 static const struct {
     const char *name;
     void (*happen)(void);
 } faults[] = {
-    {"segv", segv},          {"bus", bus},          {"stack", stack},          {"trap", trap},
-    {"socket", socket_call}, {"execve", exec_call}, {"unknown", unknown_call}, {"hang", killed},
+    {"segv", segv},
+    {"bus", bus},
+    {"stack", stack},
+    {"trap", trap},
+    {"socket", socket_call},
+    {"execve", exec_call},
+    {"unknown", unknown_call},
+    {"hang", killed},
+    {"far", far},
+    {"moving", moving},
+    {"unsaid", unsaid},
 };
 
 /* From the environment, while there is one. */

@@ -132,6 +132,25 @@ def hangs_at_the_deadline(place, validate):
     same(place.all_gone(), [], "processes that are left")
 
 
+def lies_about_times(place, validate, library):
+    """A VM process that was taken over writes times into the record that would put the launcher's own limit off for ever."""
+    for what in "far", "moving", "unsaid":
+        env = {"LD_PRELOAD": library, "BVMM_FAULT_AT": "vm", "BVMM_FAULT": what}
+        started = time.monotonic()
+        with place.start("hello", timeout_secs=1, env=env) as process:
+            try:
+                process.communicate(timeout=20)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise AssertionError(f"{what}: the launcher still waits, 20 s after the start of a run of 1 s") from error
+        took_s = time.monotonic() - started
+        same(process.returncode, 124, f"{what}: exit status")
+        validate(place.report())
+        same(place.report()["status"], "timeout", f"{what}: status")
+        assert took_s < 6.0, f"{what}: a run of 1 s took {took_s:.2f} s"
+        same(place.all_gone(), [], f"{what}: processes that are left")
+
+
 def outlives_its_kill(place, validate):
     """The kernel does not let the first process of a namespace die before all others in it have been waited for; the
     parent of one of them is stopped. The report does not wait for that, and nor does the command."""
@@ -164,6 +183,7 @@ def main():
     cases = [(f"{case[0]}: {case[1]}", lambda case=case: fault(place, validate, library, *case)) for case in FAULTS]
     cases += [("the VM process is killed", lambda: killed_from_outside(place, validate))]
     cases += [("the VM process hangs at the deadline", lambda: hangs_at_the_deadline(place, validate))]
+    cases += [("the VM process lies about times", lambda: lies_about_times(place, validate, library))]
     cases += [("the VM process outlives its kill", lambda: outlives_its_kill(place, validate))]
     cases += [("the launcher's last words on standard output", lambda: to_stdout(place, validate, library))]
     for name, case in cases:
