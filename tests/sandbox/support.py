@@ -95,15 +95,17 @@ class Place:
         if not self.filtered:
             skip("this build has sanitizers, whose runtimes make calls of their own")
 
-    def start(self, guest, env=None, wrap=(), stderr=subprocess.PIPE, **keys):
+    def start(self, guest, env=None, wrap=(), args=(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+              stderr=subprocess.PIPE, start_new_session=False, preexec_fn=None, **keys):
+        """keys: of the job."""
         job = {"kernel_path": f"{guest}.elf", "rootfs_path": "image", "memory_mib": 64, "timeout_secs": 20,
                "report_path": "report.json", **keys}
         self.put("job.json", json.dumps({key: value for key, value in job.items() if value is not None}).encode())
         if os.path.exists(self.at("report.json")):
             os.unlink(self.at("report.json"))
-        process = subprocess.Popen([*wrap, self.bvmm, "--json-config", "job.json"], cwd=self.path,
-                                   env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen([*wrap, self.bvmm, "--json-config", "job.json", *args], cwd=self.path,
+                                   env={**os.environ, **(env or {})}, stdin=stdin, stdout=stdout, stderr=stderr,
+                                   start_new_session=start_new_session, preexec_fn=preexec_fn, text=True)
         self.started.add(process.pid)
         return process
 

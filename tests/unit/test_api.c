@@ -924,6 +924,7 @@ static bool haunted_run(struct ghost *ghost)
     start_ns = clock_monotonic_ns();
     if (haunted) {
         assert_int_not_equal(find_vm_process(gettid()), 0); /* the report did not wait for it */
+        assert_true(patience.calls < 500); /* of 20 ms each, in 2.6 s; nor did the launcher spin */
     }
     lay_ghost(ghost);
     bvmm_vm_free(vm);

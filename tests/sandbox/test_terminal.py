@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What a person sees on a terminal: a status line that goes away, and a summary; with --quiet neither; elsewhere neither.
+
+usage: test_terminal.py BVMM
+"""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+
+import support
+
+LIMIT_S = 30
+TIMED_OUT = "bvmm: timeout: the run did not end within timeout_secs = 2 s; raise it in the job, or 0 for no limit"
+
+
+class Terminal:
+    """The person's end of a pseudo terminal, and what stands on its screen. What a status line needs is understood:
+    carriage return, line feed, and writing over."""
+
+    def __init__(self):
+        self.person, self.program = pty.openpty()
+        self.raw = b""
+        self.lines, self.column = [[]], 0
+        self.states = []  # of the last line, each time that the cursor went back to its beginning
+
+    def show(self, data):
+        self.raw += data
+        for char in data.decode():
+            if char == "\r":
+                self.states.append(self.last())
+                self.column = 0
+            elif char == "\n":
+                self.lines.append([])
+            else:
+                assert char.isprintable(), f"{char!r} on the terminal: {self.raw!r}"
+                line = self.lines[-1]
+                line[self.column:self.column + 1] = [char]
+                self.column += 1
+
+    def last(self):
+        return "".join(self.lines[-1]).rstrip()
+
+    def screen(self):
+        return [text for text in ("".join(line).rstrip() for line in self.lines) if text]
+
+    def opened(self):
+        """The program has its end."""
+        os.close(self.program)
+        self.program = -1
+
+    def watch(self, until=None):
+        """To the end of the program, which closes its end; or until the last line has this in it."""
+        deadline = time.monotonic() + LIMIT_S
+        while until is None or until not in self.last():
+            left_s = deadline - time.monotonic()
+            assert left_s > 0 and select.select([self.person], [], [], left_s)[0], f"nothing more after {self.raw!r}"
+            try:
+                data = os.read(self.person, 4096)
+            except OSError:  # EIO: nobody has the other end open
+                data = b""
+            if not data:
+                assert until is None, f"it ended, and {until!r} was never on the screen: {self.raw!r}"
+                break
+            self.show(data)
+
+    def close(self):
+        os.close(self.person)
+        if self.program >= 0:
+            os.close(self.program)
+
+
+def same(found, expected, what):
+    assert found == expected, f"{what}: expected {expected!r}, not {found!r}"
+
+
+def matches(found, patterns, what):
+    assert len(found) == len(patterns) and all(map(re.fullmatch, patterns, found)), \
+        f"{what}: expected {patterns}, not {found}"
+
+
+def run(place, guest, args=(), stdout=False, stderr=True, **keys):
+    """With standard output or error on a terminal. Return: the terminal; exit status; what came by pipes."""
+    terminal = Terminal()
+    with place.start(guest, args=args, stdout=terminal.program if stdout else subprocess.PIPE,
+                     stderr=terminal.program if stderr else subprocess.PIPE, **keys) as process:
+        terminal.opened()
+        if stdout or stderr:
+            terminal.watch()
+        piped = "".join(text for text in process.communicate(timeout=LIMIT_S) if text is not None)
+    terminal.close()
+    return terminal, process.returncode, piped
+
+
+def line_and_summary(place):
+    """Every half second the line says what goes on, in place; at the end it is gone, and two lines say what became of it."""
+    terminal, status, piped = run(place, "hello", timeout_secs=2)
+    same((status, piped), (124, ""), "exit status and standard output")
+    matches(terminal.screen(), [re.escape(TIMED_OUT), r"bvmm: timeout, after \d\.\d s; report: report\.json"],
+            "the screen at the end")
+    lines = [state for state in terminal.states if ", after " not in state and state not in ("", TIMED_OUT)]
+    for line in lines:
+        assert re.fullmatch(r"bvmm: [a-zA-Z ]+, \d+ s of 2 s", line), f"status line {line!r}"
+    for wanted in ("bvmm: booting the guest, 1 s of 2 s", "bvmm: booting the guest, 2 s of 2 s"):
+        assert wanted in lines, f"{wanted!r} was never on the screen: {lines}"
+    # a person is to see that it lives, and the benchmark is not to feel it
+    assert 3 <= len(lines) <= 8, f"{len(lines)} states of the line in two seconds: {lines[:20]}"
+
+
+def without_a_deadline(place):
+    terminal = Terminal()
+    with place.start("spin", timeout_secs=0, stderr=terminal.program) as process:
+        terminal.opened()
+        terminal.watch(until="bvmm: booting the guest, 1 s")
+        same(terminal.last(), "bvmm: booting the guest, 1 s", "the line")
+        process.kill()
+        process.communicate(timeout=LIMIT_S)
+    terminal.close()
+    same(place.all_gone(), [], "processes that are left")
+
+
+def short_run(place):
+    terminal, status, piped = run(place, "reset")
+    same((status, piped), (0, ""), "exit status and standard output")
+    matches(terminal.screen(), [r"bvmm: guest_shutdown, after \d\.\d s; report: report\.json"], "the screen at the end")
+
+
+def quiet(place):
+    for option in ("--quiet", "-q"):
+        terminal, status, piped = run(place, "reset", args=(option,))
+        same((terminal.raw, status, piped), (b"", 0, ""), f"{option}: terminal, exit status, standard output")
+    terminal, status, piped = run(place, "hello", args=("--quiet",), timeout_secs=2)
+    same((status, piped), (124, ""), "exit status and standard output")
+    same(terminal.raw.decode(), TIMED_OUT + "\r\n", "a run that failed: only why")
+
+
+def no_terminal(place):
+    """A file or a pipe for standard error; and where only standard output is a terminal."""
+    for stdout in (False, True):
+        terminal, status, piped = run(place, "reset", stdout=stdout, stderr=False)
+        same((terminal.raw, status, piped), (b"", 0, ""), "terminal, exit status, standard error")
+        terminal, status, piped = run(place, "hello", stdout=stdout, stderr=False, timeout_secs=2)
+        same((terminal.raw, status, piped), (b"", 124, TIMED_OUT + "\n"), "terminal, exit status, standard error")
+
+
+def report_on_the_terminal(place):
+    """Standard output and error on one terminal: nothing of the line is left between the report's."""
+    import json
+    terminal, status, _ = run(place, "hello", stdout=True, timeout_secs=2, report_path="-")
+    same(status, 124, "exit status")
+    report, end, rest = "\n".join(terminal.screen()).partition("\n}\n")
+    same(json.loads(report + end)["status"], "timeout", "the report's status")
+    matches(rest.splitlines(), [re.escape(TIMED_OUT), r"bvmm: timeout, after \d\.\d s"], "the screen after the report")
+
+
+def verbose(place):
+    """Its lines are whole: nothing of the status line is left in them."""
+    terminal, status, _ = run(place, "hello", args=("--verbose",), timeout_secs=2)
+    same(status, 124, "exit status")
+    for line in terminal.screen():
+        assert re.fullmatch(r"bvmm: +\d+\.\d{3} s  [a-zA-Z ]+|bvmm: (actor|vcpu0|serial|i8042|blk0|vsock|supervisor) .*\d|"
+                            r"bvmm: actor .*cpu ms|bvmm: exits of vcpu 0:.*|bvmm: timeout.*", line), f"line {line!r}"
+    assert any(re.fullmatch(r"bvmm: +\d\.\d{3} s  booting the guest", line) for line in terminal.screen()), terminal.screen()
+    assert any("booting the guest, 1 s of 2 s" in state for state in terminal.states), "no status line beside the others"
+
+
+def interrupted(place):
+    """Ctrl-C, twice: it reaches all of the terminal's foreground, the VM process too. The screen is clean."""
+    terminal = Terminal()
+    with place.start("hello", stdin=terminal.program, stderr=terminal.program, start_new_session=True,
+                     preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) as process:
+        terminal.opened()
+        terminal.watch(until="booting the guest, 1 s of 20 s")
+        os.write(terminal.person, b"\x03")
+        time.sleep(0.2)
+        os.write(terminal.person, b"\x03")
+        terminal.watch()
+        process.communicate(timeout=LIMIT_S)
+    terminal.close()
+    same(process.returncode, 130, "exit status")
+    # what the terminal itself shows of the keys is not bvmm's to remove
+    screen = [line.replace("^C", "").rstrip() for line in terminal.screen()]
+    matches([line for line in screen if line],
+            ["bvmm: cancelled(: actor vcpu0 did not stop within 60 ms)?", r"bvmm: cancelled, after \d\.\d s; report: report\.json"], "the screen at the end")
+    same(place.report()["status"], "cancelled", "the report's status")
+
+
+CASES = [line_and_summary, without_a_deadline, short_run, quiet, no_terminal, report_on_the_terminal, verbose, interrupted]
+
+
+def main():
+    place, failed = support.Place(sys.argv[1]), 0
+    for case in CASES:
+        try:
+            case(place)
+            print(f"ok: {case.__name__}")
+        except (AssertionError, KeyError, OSError, ValueError) as error:
+            failed += 1
+            print(f"FAILED: {case.__name__}: {type(error).__name__} {error}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
