@@ -283,13 +283,14 @@ static bool wait_for(int pidfd, siginfo_t *ret_info, int flags)
     return code == 0 && ret_info->si_pid != 0;
 }
 
-/* False: it did not even die. */
+/* False: it did not even die; or it did, and its status is gone, as where SIGCHLD is ignored. */
 static bool reap(struct launcher *launcher, siginfo_t *ret_info)
 {
     const bool reaped = wait_for(launcher->pidfd, ret_info, launcher->killed_ns != 0 ? WNOHANG : 0);
 
     launcher->record->time_ns[TIME_VM_PROCESS_END] = clock_monotonic_ns();
-    launcher->pid = reaped ? 0 : launcher->pid;
+    /* supervise() has seen its end, unless it was killed: its number may be another's by now. */
+    launcher->pid = reaped || launcher->killed_ns == 0 ? 0 : launcher->pid;
     return reaped;
 }
 
@@ -318,6 +319,10 @@ static void explain(const struct launcher *launcher, const siginfo_t *info)
         explain_own_kill(launcher);
     } else if (info != NULL) {
         explain_death(launcher->record, info);
+    } else if (launcher->record->outcome.status == RUN_NONE) {
+        outcome_set(launcher->record, RUN_VM_ERROR, BVMM_ERROR_DEVICE,
+                    "the VM process ended without a word, and how cannot be said: this program "
+                    "ignores SIGCHLD, or waited for a child that is not its own");
     }
     outcome_look_for_panic(launcher->record);
     note_cgroup(launcher->job, launcher->record);

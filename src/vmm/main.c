@@ -36,6 +36,8 @@ int main(int argc, char **argv)
 
     /* A reader of the report that goes away is an error to be told, not a silent death. */
     signal(SIGPIPE, SIG_IGN);
+    /* Whoever started us may ignore it, which is inherited: then nobody learns how a child ended. */
+    signal(SIGCHLD, SIG_DFL);
     if (cli_parse(argc, argv, &options, &err) < 0) {
         fprintf(stderr, "bvmm: %s\n", err.message);
         return EXIT_STATUS_USAGE;

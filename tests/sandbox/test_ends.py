@@ -113,6 +113,19 @@ def killed_from_outside(place, validate):
     same(place.all_gone(), [], "processes that are left")
 
 
+def started_where_sigchld_is_ignored(place, validate):
+    """As a daemon may start it. How the VM process ended is told all the same."""
+    for kill, expected in ((False, ("timeout", None)), (True, ("vm_killed", "SIGKILL"))):
+        with place.start("hello", timeout_secs=1, preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)) as process:
+            if kill:
+                os.kill(supervisor_of(process), signal.SIGKILL)
+            process.communicate(timeout=20)
+            same(process.returncode, 4 if kill else 124, "exit status")
+        report = place.report()
+        validate(report)
+        same((report["status"], report["vm_signal"] and report["vm_signal"]["name"]), expected, "status and signal")
+
+
 def hangs_at_the_deadline(place, validate):
     """The VM process is stopped while the guest runs, so that nobody in it can keep the deadline: the launcher does, and
     says the same as the supervisor."""
@@ -182,6 +195,7 @@ def main():
     place.need_filters()
     cases = [(f"{case[0]}: {case[1]}", lambda case=case: fault(place, validate, library, *case)) for case in FAULTS]
     cases += [("the VM process is killed", lambda: killed_from_outside(place, validate))]
+    cases += [("SIGCHLD is ignored", lambda: started_where_sigchld_is_ignored(place, validate))]
     cases += [("the VM process hangs at the deadline", lambda: hangs_at_the_deadline(place, validate))]
     cases += [("the VM process lies about times", lambda: lies_about_times(place, validate, library))]
     cases += [("the VM process outlives its kill", lambda: outlives_its_kill(place, validate))]

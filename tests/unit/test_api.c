@@ -906,6 +906,29 @@ static void cancel_ends_a_vm_that_hangs(void **state)
     assert_nothing_left(&before);
 }
 
+/* A program that ignores SIGCHLD must not, says bvmm.h; then nobody else's process is killed for it. */
+static void ignored_sigchld_is_told(void **state)
+{
+    const struct stock before = take_stock();
+    struct bvmm_report *report = NULL;
+    bool seen = false;
+
+    (void)state;
+    signal(SIGCHLD, SIG_IGN);
+    for (unsigned i = 0; i < HUNTS_MAX && !seen; i++) {
+        struct bvmm_vm *vm = good_vm();
+        struct hunter hunter = {.signal = SIGKILL};
+
+        report = run_hunted(vm, &hunter);
+        seen = strstr(bvmm_report_result(report)->error_message, "SIGCHLD") != NULL;
+        bvmm_report_free(report);
+        bvmm_vm_free(vm);
+    }
+    signal(SIGCHLD, SIG_DFL);
+    assert_true(seen);
+    assert_nothing_left(&before);
+}
+
 /* Return: true if it was a run as it was to be: the VM process hung, was killed, and did not die. */
 static bool haunted_run(struct ghost *ghost)
 {
@@ -1131,6 +1154,7 @@ int main(void)
         cmocka_unit_test(cancel_ends_a_vm_that_hangs),
         cmocka_unit_test(vm_process_that_outlives_its_kill_is_no_zombie),
         cmocka_unit_test(killed_vm_processes_have_reports),
+        cmocka_unit_test(ignored_sigchld_is_told),
         cmocka_unit_test(cancel_before_the_run),
         cmocka_unit_test(cancel_by_another_thread),
         cmocka_unit_test(cancel_by_a_signal_handler),
