@@ -174,9 +174,20 @@ int arch_kernel_check(const struct arch_blob *kernel, struct bvmm_error *err) mu
 
 /* ---- The host's own system calls ------------------------------------------------------------- */
 
-/* The first arguments of the call that a SIGSYS handler was called for. @context: its third one. */
+/*
+ * For handlers of SIGSYS, which run on threads whose memory may be an attacker's: in arch_trap.h, which
+ * the build finds in src/arch/<isa>/inline/, and always inlined, so that there is no return address to
+ * change.
+ *
+ *     arch_syscall_args(context, ret_args)   the first arguments of the call that the handler was
+ *                                            called for; context: its third argument
+ *     arch_make_last_call()                  make the call ARCH_LAST_CALL, which every filter answers
+ *                                            with death. It takes nothing from memory and does not
+ *                                            return; without a filter it kills by a fault
+ */
 #define ARCH_SYSCALL_ARGS 3
-void arch_syscall_args(const void *context, uint64_t ret_args[ARCH_SYSCALL_ARGS]);
+#define ARCH_LAST_CALL SYS_acct /* no thread of ours could have a use for it */
+#define ARCH_INLINE inline __attribute__((always_inline))
 
 /* ---- Can this host run Linux? ---------------------------------------------------------------- */
 

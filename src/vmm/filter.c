@@ -6,7 +6,7 @@
  */
 #include "vmm/filter.h"
 
-#include "arch/arch.h"
+#include "arch_trap.h"
 
 #include <errno.h>
 #include <seccomp.h>
@@ -32,12 +32,6 @@
 #define FILTER_POSSIBLE 1
 #endif
 
-/*
- * The call by which the handler ends the process: every filter answers it with KILL_PROCESS. It is
- * one that no actor could have a use for.
- */
-#define KILL_ME_SYSCALL SYS_acct
-
 struct filter {
     struct sock_fprog program; /* the instructions are mapped read-only */
 };
@@ -49,57 +43,67 @@ bool filter_possible(void)
 
 /* ---- What happens to a forbidden call -------------------------------------------------------- */
 
-static struct record *violation_record;
-static _Thread_local uint32_t this_actor;
-static filter_note_fn note_forbidden;
+/*
+ * Who makes a forbidden call may own other threads of the process as well, and with them all memory
+ * that can be written, the handler's stack included, while the handler runs. So
+ *
+ * - the handler is one straight line to the call that kills: nothing is called, nothing returns, no
+ *   address to go to is read from memory, and every signal is blocked meanwhile, as a handler of
+ *   another one would return by what is on the stack. tests/sandbox/test_handler.py looks at the
+ *   instructions.
+ * - where it notes to is told by memory that is read-only before there is a filter, and no filter
+ *   allows mprotect: otherwise a wrong address would make it fault, and the report would have
+ *   another signal. What it notes may be wrong all the same, also a mixture of two threads' notes:
+ *   an atomic exchange may be a loop, or a call of a function.
+ */
+#define PAGE_BYTES_MAX ((size_t)1 << 16) /* of any host: aarch64 has such kernels */
 
-/* In the VM process: for the report, in memory that the launcher shares. */
-static void note_in_record(const siginfo_t *info, const uint64_t args[ARCH_SYSCALL_ARGS])
+struct fixed {
+    struct record_violation *violation; /* in memory that the launcher shares */
+};
+
+/* One page of these is used, wherever it begins. */
+static uint8_t fixed_memory[2 * PAGE_BYTES_MAX];
+
+static ARCH_INLINE struct fixed *fixed_page(void)
 {
-    struct record_violation *violation = &violation_record->violation;
+    return (struct fixed *)(void *)(fixed_memory +
+                                    (-(uintptr_t)fixed_memory & (PAGE_BYTES_MAX - 1)));
+}
 
-    if (__atomic_exchange_n(&violation->seen, 1, __ATOMIC_RELAXED) == 0) {
+/* Reading it must not call anything, in a shared library neither. */
+static _Thread_local uint32_t this_actor __attribute__((tls_model("initial-exec")));
+
+/* In the VM process, on the thread that made the call. */
+static void on_forbidden(int signal, siginfo_t *info, void *context)
+{
+    struct record_violation *violation = fixed_page()->violation;
+
+    (void)signal;
+    if (__atomic_load_n(&violation->seen, __ATOMIC_RELAXED) == 0) {
+        __atomic_store_n(&violation->seen, 1, __ATOMIC_RELAXED);
         violation->actor = this_actor;
         violation->arch = info->si_arch;
         violation->syscall = info->si_syscall;
-        memcpy(violation->args, args, ARCH_SYSCALL_ARGS * sizeof(args[0]));
+        arch_syscall_args(context, violation->args);
     }
+    arch_make_last_call();
 }
 
-_Noreturn void filter_kill_process(void)
+int filter_catch(filter_handler_fn handler)
 {
-    for (;;) {
-        (void)syscall(KILL_ME_SYSCALL, NULL);
-        __builtin_trap(); /* not reached in a filter */
-    }
-}
+    struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 
-/*
- * Runs on the thread that made the call, and never returns. Whatever the thread's memory looks like,
- * the last call kills; if the notes fault on the way, that kills too.
- */
-static void on_forbidden(int signal, siginfo_t *info, void *context)
-{
-    uint64_t args[ARCH_SYSCALL_ARGS];
-
-    (void)signal;
-    arch_syscall_args(context, args);
-    note_forbidden(info, args);
-    filter_kill_process();
-}
-
-int filter_catch(filter_note_fn note)
-{
-    struct sigaction action = {.sa_sigaction = on_forbidden, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-
-    note_forbidden = note;
+    (void)sigfillset(&action.sa_mask);
     return sigaction(SIGSYS, &action, NULL) < 0 ? -errno : 0;
 }
 
 int filter_prepare(struct record *record)
 {
-    violation_record = record;
-    return filter_catch(note_in_record);
+    struct fixed *fixed = fixed_page();
+
+    fixed->violation = &record->violation;
+    return mprotect(fixed, PAGE_BYTES_MAX, PROT_READ) < 0 ? -errno : filter_catch(on_forbidden);
 }
 
 /* ---- From rows to rules ---------------------------------------------------------------------- */
@@ -200,7 +204,7 @@ static int fill_context(scmp_filter_ctx context, const struct policy *policy,
 
     *ret_call = "acct";
     if (code == 0) {
-        code = seccomp_rule_add(context, SCMP_ACT_KILL_PROCESS, (int)KILL_ME_SYSCALL, 0);
+        code = seccomp_rule_add(context, SCMP_ACT_KILL_PROCESS, (int)ARCH_LAST_CALL, 0);
     }
     return code < 0 ? code : add_rules(context, policy, numbers, ret_call);
 }

@@ -4,8 +4,8 @@
  *
  * What a policy does not allow is trapped: the call is not executed, the kernel delivers SIGSYS, and
  * the handler notes who made which call (for the report) and then makes a call that the filter
- * answers by killing the process. docs/security.md argues why code that owns the thread cannot
- * get around that.
+ * answers by killing the process. docs/security.md argues why code that owns the thread, or all of
+ * them, cannot get around that.
  */
 #ifndef BVMM_VMM_FILTER_H
 #define BVMM_VMM_FILTER_H
@@ -14,7 +14,6 @@
 
 #include "actors/actor.h"
 #include "actors/policy.h"
-#include "arch/arch.h"
 #include "base/error.h"
 #include "base/record.h"
 
@@ -24,21 +23,19 @@ struct filter; /* a filter that is ready to be entered by one thread */
 bool filter_possible(void);
 
 /*
- * filter_prepare - install the SIGSYS handler. Once in the VM process, before threads.
+ * filter_prepare - install the SIGSYS handler of the VM process. Once in it, before threads.
  * @record: where violations are noted.
  */
 int filter_prepare(struct record *record) must_check;
 
 /*
- * filter_catch - the same with another way of noting the call. Once in a process.
- * @note: runs in the handler, on the thread that made the call, whose memory may be anything. It may
- * make calls that the thread's filter allows, and must not allocate.
+ * filter_catch - install another handler of SIGSYS. Once in a process.
+ * @handler: runs on the thread that made the call, whose memory may be anything, with all signals
+ * blocked. It may make calls that the thread's filter allows, and must not allocate. It ends by
+ * arch_make_last_call().
  */
-typedef void (*filter_note_fn)(const siginfo_t *info, const uint64_t args[ARCH_SYSCALL_ARGS]);
-int filter_catch(filter_note_fn note) must_check;
-
-/* By the call that every filter answers with death. */
-_Noreturn void filter_kill_process(void);
+typedef void (*filter_handler_fn)(int signal, siginfo_t *info, void *context);
+int filter_catch(filter_handler_fn handler) must_check;
 
 /*
  * filter_new - make a filter.

@@ -6,8 +6,8 @@
  */
 #include "vmm/last_words.h"
 
+#include "arch_trap.h"
 #include "vmm/fileio.h"
-#include "vmm/filter.h"
 #include "vmm/outcome.h"
 #include "vmm/report.h"
 
@@ -294,14 +294,18 @@ static void put_call(const siginfo_t *info, const uint64_t args[ARCH_SYSCALL_ARG
     put_end(&message);
 }
 
-void last_words_forbidden(const siginfo_t *info, const uint64_t args[ARCH_SYSCALL_ARGS])
+void last_words_forbidden(int signal, siginfo_t *info, void *context)
 {
-    if (last.silent) {
-        return;
+    uint64_t args[ARCH_SYSCALL_ARGS];
+
+    (void)signal;
+    if (!last.silent) {
+        last.silent = 1;
+        arch_syscall_args(context, args);
+        put_call(info, args);
+        say(&last.forbidden);
     }
-    last.silent = 1;
-    put_call(info, args);
-    say(&last.forbidden);
+    arch_make_last_call();
 }
 
 static void on_crash(int number, siginfo_t *info, void *context)
@@ -318,7 +322,7 @@ static void on_crash(int number, siginfo_t *info, void *context)
         say(&last.crash);
     }
     if (info->si_code <= 0) {
-        filter_kill_process(); /* somebody sent it; else the fault is repeated now, and kills */
+        arch_make_last_call(); /* somebody sent it; else the fault is repeated now, and kills */
     }
 }
 

@@ -14,7 +14,6 @@
 
 #include <signal.h>
 
-#include "arch/arch.h"
 #include "base/error.h"
 #include "vmm/launcher.h"
 
@@ -30,7 +29,10 @@ void last_words_vm_gone(void);
 /* The real report is where it belongs: from now on nothing is to be said. */
 void last_words_done(void);
 
-/* For filter_catch(): say which call it was. */
-void last_words_forbidden(const siginfo_t *info, const uint64_t args[ARCH_SYSCALL_ARGS]);
+/*
+ * For filter_catch(): say which call it was, and die. The launcher has one thread, so nobody writes to
+ * its memory meanwhile.
+ */
+void last_words_forbidden(int signal, siginfo_t *info, void *context);
 
 #endif

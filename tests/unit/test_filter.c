@@ -270,6 +270,49 @@ static void test_x32_calls_kill(void **state)
 #endif
 }
 
+/*
+ * Who owns a vCPU's thread may block signals by returning from a handler that was never called. A call that
+ * is trapped while SIGSYS is blocked, or ignored, kills at once, without being noted.
+ */
+static void test_blocked_sigsys_kills(void **state)
+{
+    const struct holder holder = WITHOUT(VCPU);
+    const struct attempt attempt = {.call = SYS_socket};
+    sigset_t blocked;
+
+    (void)state;
+    (void)sigemptyset(&blocked);
+    (void)sigaddset(&blocked, SIGSYS);
+    assert_int_equal(sigprocmask(SIG_BLOCK, &blocked, NULL), 0);
+    assert_killed(holder, &attempt, false);
+    assert_int_equal(record->violation.seen, 0);
+    assert_int_equal(sigprocmask(SIG_UNBLOCK, &blocked, NULL), 0);
+}
+
+/*
+ * While the handler runs no other one can: it would return by what is on the stack, where another thread
+ * may have written.
+ */
+static void test_handler_is_not_interrupted(void **state)
+{
+    int status = 0;
+    const pid_t pid = fork();
+
+    (void)state;
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct sigaction action;
+        const bool right = filter_prepare(record) == 0 && sigaction(SIGSYS, NULL, &action) == 0 &&
+                           sigismember(&action.sa_mask, VCPU_KICK_SIGNAL) == 1 &&
+                           sigismember(&action.sa_mask, SIGTERM) == 1 &&
+                           (action.sa_flags & (int)SA_NODEFER) == 0;
+
+        _exit(right ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 /* ---- Arguments ------------------------------------------------------------------------------- */
 
 #define RW (PROT_READ | PROT_WRITE)
@@ -561,6 +604,8 @@ int main(void)
         cmocka_unit_test(test_executable_memory_kills),
         cmocka_unit_test(test_every_other_call_kills),
         cmocka_unit_test(test_x32_calls_kill),
+        cmocka_unit_test(test_blocked_sigsys_kills),
+        cmocka_unit_test(test_handler_is_not_interrupted),
         cmocka_unit_test(test_policies_are_small),
         cmocka_unit_test(test_no_policy_has_what_attackers_want),
     };

@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 struct arch_vm {
@@ -273,12 +272,3 @@ int arch_vcpu_boot(struct arch_vm *vm, unsigned index, int vcpu_fd, const struct
 }
 
 /* ---- The host -------------------------------------------------------------------------------- */
-
-void arch_syscall_args(const void *context, uint64_t ret_args[ARCH_SYSCALL_ARGS])
-{
-    const mcontext_t *machine = &((const ucontext_t *)context)->uc_mcontext;
-
-    for (unsigned i = 0; i < ARCH_SYSCALL_ARGS; i++) {
-        ret_args[i] = machine->regs[i];
-    }
-}

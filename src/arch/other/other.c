@@ -115,12 +115,6 @@ int arch_kernel_check(const struct arch_blob *kernel, struct bvmm_error *err)
     return arch_supported(err);
 }
 
-void arch_syscall_args(const void *context, uint64_t ret_args[ARCH_SYSCALL_ARGS])
-{
-    (void)context;
-    memset(ret_args, 0, ARCH_SYSCALL_ARGS * sizeof(ret_args[0]));
-}
-
 int arch_kvm_probe(int kvm_fd, struct bvmm_error *err)
 {
     (void)kvm_fd;

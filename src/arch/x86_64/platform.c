@@ -7,7 +7,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <ucontext.h>
 
 /*
  * Lines 0 to 15 also reach the old interrupt controllers, so a kernel without an I/O APIC driver
@@ -77,14 +76,4 @@ int arch_supported(struct bvmm_error *err)
 {
     (void)err;
     return 0;
-}
-
-void arch_syscall_args(const void *context, uint64_t ret_args[ARCH_SYSCALL_ARGS])
-{
-    static const int registers[ARCH_SYSCALL_ARGS] = {REG_RDI, REG_RSI, REG_RDX};
-    const ucontext_t *user = context;
-
-    for (unsigned i = 0; i < ARCH_SYSCALL_ARGS; i++) {
-        ret_args[i] = (uint64_t)user->uc_mcontext.gregs[registers[i]];
-    }
 }
