@@ -228,6 +228,7 @@ static void explain_own_kill(const struct launcher *launcher)
     char message[BVMM_ERROR_MESSAGE_BYTES];
 
     if (record->outcome.status != RUN_NONE) {
+        outcome_look_for_panic(record);
         return;
     }
     if (launcher->cancel_ns != 0) {
@@ -257,6 +258,7 @@ static void explain_death(struct record *record, const siginfo_t *info)
                 info->si_status);
             outcome_set(record, RUN_VM_ERROR, BVMM_ERROR_DEVICE, message);
         }
+        outcome_look_for_panic(record);
         return;
     }
     record->outcome.vm_signal = info->si_status;
@@ -312,10 +314,16 @@ static void note_cgroup(const struct job *job, struct record *record)
     }
 }
 
+/* We sent SIGKILL, but something else (a forbidden call, say) was faster. */
+static bool died_before_kill(const siginfo_t *info)
+{
+    return info != NULL && info->si_code != CLD_EXITED && info->si_status != SIGKILL;
+}
+
 /* From here on what the record says is looked at. @info: NULL: it was not reaped. */
 static void explain(const struct launcher *launcher, const siginfo_t *info)
 {
-    if (launcher->killed_ns != 0) {
+    if (launcher->killed_ns != 0 && !died_before_kill(info)) {
         explain_own_kill(launcher);
     } else if (info != NULL) {
         explain_death(launcher->record, info);
@@ -324,7 +332,6 @@ static void explain(const struct launcher *launcher, const siginfo_t *info)
                     "the VM process ended without a word, and how cannot be said: this program "
                     "ignores SIGCHLD, or waited for a child that is not its own");
     }
-    outcome_look_for_panic(launcher->record);
     note_cgroup(launcher->job, launcher->record);
     note_layer(launcher->record, SANDBOX_LAUNCHER_SECCOMP, launcher->guarded);
     if (launcher->guard_refusal < 0) {

@@ -23,6 +23,21 @@ void outcome_set(struct record *record, enum run_status status, enum bvmm_error_
     (void)snprintf(outcome->error_message, sizeof(outcome->error_message), "%s", message);
 }
 
+/* Ends of the guest that a panic may look like. What somebody else decided, its console does not. */
+static bool may_be_panic(const struct run_outcome *outcome)
+{
+    switch (outcome->status) {
+    case RUN_COMPLETED: /* by a reset, when the exit code was there already */
+    case RUN_GUEST_SHUTDOWN:
+    case RUN_GUEST_RESET:
+    case RUN_GUEST_TRIPLE_FAULT:
+    case RUN_GUEST_PANIC:
+        return outcome->console_decides != 0;
+    default:
+        return false;
+    }
+}
+
 void outcome_look_for_panic(struct record *record)
 {
     char message[BVMM_ERROR_MESSAGE_BYTES];
@@ -32,7 +47,7 @@ void outcome_look_for_panic(struct record *record)
     char *text = NULL;
     const char *mark = NULL;
 
-    if (record->outcome.console_decides == 0 ||
+    if (!may_be_panic(&record->outcome) ||
         record_console_copy(record, &text, &bytes, &dropped_bytes, &dropped_at) < 0) {
         return;
     }

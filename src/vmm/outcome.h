@@ -11,7 +11,8 @@
 
 /*
  * outcome_look_for_panic - if the guest ended by a reset or a fault, see whether its console says
- * that it was a panic; then that is the status, and Linux's message the error.
+ * that it was a panic; then that is the status, and Linux's message the error. Not for a VM process
+ * that died otherwise than by its own decision: why it died is the status then.
  */
 void outcome_look_for_panic(struct record *record);
 

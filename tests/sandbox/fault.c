@@ -194,6 +194,29 @@ static void survive(void)
     _exit(0);
 }
 
+/* The guest has panicked, says the record; and then the process dies of something else. */
+static void say_panic(void)
+{
+    static const char text[] = "Kernel panic - not syncing: boo\n";
+
+    memcpy((char *)record + record->console.offset_bytes, text, sizeof(text) - 1);
+    record->console.total_bytes = sizeof(text) - 1;
+    record->outcome.status = RUN_GUEST_RESET;
+    record->outcome.console_decides = 1;
+}
+
+static void panic_socket(void)
+{
+    say_panic();
+    socket_call();
+}
+
+static void panic_segv(void)
+{
+    say_panic();
+    segv();
+}
+
 static const struct {
     const char *name;
     void (*happen)(void);
@@ -210,6 +233,8 @@ static const struct {
     {"moving", moving},
     {"unsaid", unsaid},
     {"survive", survive},
+    {"panic_socket", panic_socket},
+    {"panic_segv", panic_segv},
 };
 
 /* From the environment, while there is one. */

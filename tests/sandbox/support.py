@@ -36,6 +36,7 @@ GUESTS = {
     "spin": SPIN,
     "hello": say(b"partial output\n") + SPIN,
     "reset": say(b"hello\n") + out(PORT_I8042, 0xfe) + SPIN,
+    "panic": say(b"Kernel panic - not syncing: boo\n") + out(PORT_I8042, 0xfe) + SPIN,
     # answers that a vCPU waits for; interrupts wanted for room in the transmitter, and of the keyboard, which echoes a byte
     "interrupts": (ask(PORT_SERIAL + 5) * 20 + ask(PORT_I8042) * 20 +
                    out(PORT_SERIAL + 4, 8) + out(PORT_SERIAL + 1, 2) + out(PORT_I8042, 0x60) + out(0x60, 0x41) +

@@ -24,6 +24,9 @@ FAULTS = [
     ("vm", "unknown", "SIGSYS", "sandbox_violation", "actor supervisor made the system call unknown (5000", None),
     # every pointer to code that is to be found among the program's variables is changed before
     ("vm", "survive", "SIGSYS", "sandbox_violation", "actor supervisor made the system call socket", "socket"),
+    # the console says that the guest panicked: that is not how the VM process ended
+    ("vm", "panic_socket", "SIGSYS", "sandbox_violation", "actor supervisor made the system call socket", "socket"),
+    ("vm", "panic_segv", "SIGSEGV", "vm_killed", "SIGSEGV", None),
     ("waiting", "socket", "SIGSYS", "sandbox_violation", "the launcher made the system call socket", "socket"),
     ("waiting", "unknown", "SIGSYS", "sandbox_violation", "the launcher made the system call unknown (5000", None),
     ("waiting", "segv", "SIGSEGV", "vm_error", "the launcher was killed by signal 11", None),
@@ -128,6 +131,15 @@ def started_where_sigchld_is_ignored(place, validate):
         same((report["status"], report["vm_signal"] and report["vm_signal"]["name"]), expected, "status and signal")
 
 
+def panics(place, validate):
+    """The VM process ends as it should, after a reset; the console says that it was a panic."""
+    code, _, _ = place.run("panic")
+    report = place.report()
+    validate(report)
+    same((code, report["status"], report["error"]["kind"]), (5, "guest_panic", "Boot"), "exit status, status and kind")
+    same(report["error"]["message"], "the guest's kernel panicked: boo", "message")
+
+
 def hangs_at_the_deadline(place, validate):
     """The VM process is stopped while the guest runs, so that nobody in it can keep the deadline: the launcher does, and
     says the same as the supervisor."""
@@ -198,6 +210,7 @@ def main():
     cases = [(f"{case[0]}: {case[1]}", lambda case=case: fault(place, validate, library, *case)) for case in FAULTS]
     cases += [("the VM process is killed", lambda: killed_from_outside(place, validate))]
     cases += [("SIGCHLD is ignored", lambda: started_where_sigchld_is_ignored(place, validate))]
+    cases += [("the guest panics", lambda: panics(place, validate))]
     cases += [("the VM process hangs at the deadline", lambda: hangs_at_the_deadline(place, validate))]
     cases += [("the VM process lies about times", lambda: lies_about_times(place, validate, library))]
     cases += [("the VM process outlives its kill", lambda: outlives_its_kill(place, validate))]
