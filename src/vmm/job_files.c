@@ -2,12 +2,12 @@
 /*
  * job_files.c: opens what a job names, and looks whether it is what it should be.
  *
- * Every path is opened once. What is examined is the open descriptor, and the descriptor is what
- * the run uses: nobody can put another file in its place in between. Symbolic links are followed,
- * since the job's author may read what they point to anyway; but what is not a regular file is
- * refused.
+ * Every path is looked up once. What is examined is the descriptor, and the descriptor is what the run
+ * uses: nobody can put another file in its place in between. Symbolic links are followed, since the
+ * job's author may read what they point to anyway; but what is not a regular file is refused, and not
+ * even opened.
  *
- * Thread: launcher. Blocks on files only: a FIFO is opened without waiting, and refused.
+ * Thread: launcher. Blocks on files only.
  */
 #include "vmm/job.h"
 
@@ -140,23 +140,54 @@ static bool read_head(struct opener *o, const char *key, const struct job_file *
     return true;
 }
 
+/*
+ * To open a device may already do something (a watchdog starts, a tape rewinds), and a FIFO wakes who
+ * waits for a reader. So the file is found first, which opens nothing; what is opened is what was found.
+ * Return: a descriptor to read from; -1: *ret_status says that it is no regular file, or has no mode
+ * and errno tells why.
+ */
+static int open_regular(const char *path, struct stat *ret_status)
+{
+    const int found_fd = open(path, O_PATH | O_CLOEXEC);
+    char self[64];
+    int fd = -1;
+    int error = 0;
+
+    ret_status->st_mode = 0;
+    if (found_fd < 0) {
+        return -1;
+    }
+    if (fstat(found_fd, ret_status) == 0 && S_ISREG(ret_status->st_mode)) {
+        snprintf(self, sizeof(self), "/proc/self/fd/%d", found_fd);
+        fd = open(self, O_RDONLY | O_CLOEXEC);
+        ret_status->st_mode = 0;
+    }
+    if (fd >= 0 && fstat(fd, ret_status) < 0) {
+        close(fd);
+        fd = -1;
+    }
+    error = errno;
+    close(found_fd);
+    errno = error;
+    return fd;
+}
+
 /* Open a file and make sure that it is a regular one. Its fd stays -1 if it is not. */
 static bool open_file(struct opener *o, const char *key, struct job_file *file)
 {
-    struct stat status = {.st_mode = 0};
-    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    struct stat status;
+    const int fd = open_regular(file->path, &status);
 
-    if (fd < 0) {
-        job_problem(o->problems, o->job, "%s: cannot open \"%.*s\": %s; %s", key, SHOWN_PATH_BYTES,
-                    file->path, strerror(errno), open_hint(errno));
-        return false;
-    }
-    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode)) {
+    if (fd < 0 && status.st_mode != 0) {
         char what[64];
 
         snprintf(what, sizeof(what), "is %s", mode_name(status.st_mode));
         file_problem(o, key, file, what, "a regular file");
-        close(fd);
+        return false;
+    }
+    if (fd < 0) {
+        job_problem(o->problems, o->job, "%s: cannot open \"%.*s\": %s; %s", key, SHOWN_PATH_BYTES,
+                    file->path, strerror(errno), open_hint(errno));
         return false;
     }
     file->fd = fd;

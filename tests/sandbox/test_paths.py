@@ -5,10 +5,12 @@
 usage: test_paths.py BVMM
 """
 
+import ctypes
 import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -46,6 +48,45 @@ def refused(place, key, path):
     assert time.monotonic() - started < 5, "it took its time"
 
 
+def watchable(place):
+    """What must not be opened, and is nobody else's: the FIFO, and a device where one can be made."""
+    try:
+        os.mknod(place.at("device"), stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    except PermissionError:
+        return ["fifo"]
+    return ["fifo", "device"]
+
+
+class Opens:
+    """Counts how often a file is opened, by anybody, with rights to read or write (O_PATH opens nothing)."""
+
+    IN_OPEN = 0x20
+
+    def __init__(self, path):
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.fd < 0 or libc.inotify_add_watch(self.fd, os.fsencode(path), self.IN_OPEN) < 0:
+            raise OSError(ctypes.get_errno(), "inotify", path)
+
+    def count(self):
+        """And end. An event has 16 bytes, and no name here."""
+        try:
+            return len(os.read(self.fd, 4096)) // 16
+        except BlockingIOError:
+            return 0
+        finally:
+            os.close(self.fd)
+
+
+def looked_at_but_not_opened(place, name):
+    """To open a device may start something. Whether the test can see an open at all is seen at the image."""
+    opens, of_image = Opens(place.at(name)), Opens(place.at("image"))
+    code, _, errors = place.run("spin", limit_s=10, command="true", stdin_path=name)
+    same(code, USAGE, f"exit status ({errors})")
+    assert "a regular file" in errors, errors
+    same((opens.count(), of_image.count() > 0), (0, True), f"opens of {name}; whether the image was opened")
+
+
 def unreadable_input(place):
     code, _, errors = place.run("spin", limit_s=10, command="true", stdin_path="/proc/self/mem")
     same(code, VM_ERROR, f"exit status ({errors})")
@@ -71,13 +112,21 @@ def through_links(place):
     same(code, 0, f"exit status ({errors})")
 
 
+def runs_a_guest(pid):
+    """All that a VM process reads at its start is read when its threads are there."""
+    try:
+        return "vcpu0" in [support.comm(f"{pid}/task/{task}") for task in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return False
+
+
 def during(place, change, status, **keys):
     """Something changes while the guest spins. Return: the report, from wherever it went."""
     with place.start("spin", timeout_secs=1, **keys) as process:
         deadline = time.monotonic() + 20
-        while "supervisor" not in map(support.comm, support.children(process.pid)) and time.monotonic() < deadline:
+        while not any(map(runs_a_guest, support.children(process.pid))) and time.monotonic() < deadline:
             time.sleep(0.005)
-        time.sleep(0.3)
+        time.sleep(0.1)
         change()
         text, errors = process.communicate(timeout=20)
     same(process.returncode, status, f"exit status ({errors})")
@@ -136,6 +185,7 @@ def main():
     # A regular file by what the system says; that it cannot be read shows in the VM process.
     cases = [case for case in cases if case[0] != "stdin_path: '/proc/self/mem'"]
     cases += [("stdin_path: /proc/self/mem", lambda: unreadable_input(place))]
+    cases += [(f"not opened: {name}", lambda name=name: looked_at_but_not_opened(place, name)) for name in watchable(place)]
     cases += [(f"report_path: {path!r}", lambda path=path: report_refused(place, path))
               for path in ("directory", "fifo", "socket", "dangling", "loop", "/dev/null", "/dev/full", "/proc/self/report",
                            "image", "job.json", "nowhere/report.json", ".", "directory/")]

@@ -365,7 +365,7 @@ static void files_that_are_none_are_refused(void **state)
     expect_refusal("{\"rootfs_path\": \"subdir\"}", "$.rootfs_path", "is a directory",
                    "regular file");
     expect_refusal("{\"rootfs_path\": \"fifo\"}", "$.rootfs_path", "is a FIFO", "regular file");
-    expect_refusal("{\"rootfs_path\": \"socket\"}", "$.rootfs_path", "cannot open", "expected");
+    expect_refusal("{\"rootfs_path\": \"socket\"}", "$.rootfs_path", "is a socket", "expected");
     expect_refusal("{\"rootfs_path\": \"/dev/zero\"}", "$.rootfs_path", "is a character device",
                    "regular file");
     expect_refusal("{\"rootfs_path\": \"empty\"}", "$.rootfs_path", "is empty", "image");
