@@ -21,7 +21,10 @@
 #define VM_PREFIX "bvmm-vm-"
 #define NAME_BYTES 64
 #define FILE_BYTES 4096 /* one page: what a control file tells at most */
-#define REMOVE_TRIES 50 /* of 2 ms: a killed process takes its time to go */
+#define TRY_NS (2 * NS_PER_MS)
+#define REMOVE_TRIES 50    /* a killed process takes its time to go */
+#define LOCK_TRIES 1000    /* at the start: there may be many bvmm */
+#define LAST_LOCK_TRIES 50 /* at the end: the report waits for it */
 #define CPUS_MAX 8192
 
 enum controller { CPUSET, MEMORY, PIDS, CONTROLLER_COUNT };
@@ -227,6 +230,28 @@ static bool find_own(char own[PATH_MAX], struct cgroup_facts *facts)
     return true;
 }
 
+static void wait_for_next_try(void)
+{
+    const struct timespec wait = {.tv_nsec = (long)TRY_NS};
+
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
+}
+
+/*
+ * One bvmm at a time divides; that takes it some milliseconds. But one that is stopped meanwhile (SIGSTOP,
+ * a debugger) would hold up all others for ever, so nobody waits for longer than this.
+ */
+static int lock_base(int base_fd, unsigned tries)
+{
+    for (unsigned i = 0; flock(base_fd, LOCK_EX | LOCK_NB) < 0; i++) {
+        if (errno != EWOULDBLOCK || i + 1 >= tries) {
+            return -errno;
+        }
+        wait_for_next_try();
+    }
+    return 0;
+}
+
 static bool ends_with(const char *path, const char *name)
 {
     const char *slash = strrchr(path, '/');
@@ -237,6 +262,8 @@ static bool ends_with(const char *path, const char *name)
 /* The directory in which the VM's is to be made, with the lock. */
 static int open_base(struct cgroup *cgroup, char own[PATH_MAX], struct cgroup_facts *facts)
 {
+    int code = 0;
+
     cgroup->moved = ends_with(own, LEAF_OURS);
     if (cgroup->moved || ends_with(own, LEAF_GIVEN)) {
         *strrchr(own, '/') = '\0';
@@ -248,9 +275,12 @@ static int open_base(struct cgroup *cgroup, char own[PATH_MAX], struct cgroup_fa
                    strerror(errno));
         return -EACCES;
     }
-    if (flock(cgroup->base_fd, LOCK_EX) < 0) {
-        add_reason(facts, "%.200s cannot be locked: %s", own, strerror(errno));
-        return -errno;
+    code = lock_base(cgroup->base_fd, LOCK_TRIES);
+    if (code < 0) {
+        add_reason(facts, "%.200s cannot be locked: %s", own,
+                   code == -EWOULDBLOCK ? "another bvmm has it; is that stopped?"
+                                        : strerror(-code));
+        return code;
     }
     (void)snprintf(facts->path, sizeof(facts->path), "%s", own);
     return 0;
@@ -646,15 +676,13 @@ int cgroup_join(int cgroup_fd)
 
 static void remove_dir(const struct cgroup *cgroup)
 {
-    const struct timespec wait = {.tv_nsec = 2L * 1000 * 1000};
-
     /* Nobody should be in it any more; if somebody is, that ends here. */
     (void)!write_text(cgroup->kept[KEPT_KILL], "1");
     for (unsigned i = 0; i < REMOVE_TRIES; i++) {
         if (unlinkat(cgroup->base_fd, cgroup->name, AT_REMOVEDIR) == 0 || errno != EBUSY) {
             return;
         }
-        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL);
+        wait_for_next_try();
     }
 }
 
@@ -685,7 +713,7 @@ void cgroup_remove(struct cgroup *cgroup, struct cgroup_facts *facts)
         take_last_facts(cgroup, facts);
         remove_dir(cgroup);
     }
-    if (cgroup->moved && flock(cgroup->base_fd, LOCK_EX) == 0) {
+    if (cgroup->moved && lock_base(cgroup->base_fd, LAST_LOCK_TRIES) == 0) {
         if (sweep(cgroup->base_fd) == 0) {
             move_back(cgroup);
         }

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -338,6 +339,35 @@ static void two_at_once_and_remains(void **state)
     assert_int_equal(count_dirs(), 0);
 }
 
+/* Another bvmm that was stopped while it had the lock holds up nobody: not the start, and not the end. */
+static void a_lock_that_is_never_given_back(void **state)
+{
+    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    struct cgroup_facts facts;
+    struct cgroup *cgroup = NULL;
+    const int stopped_fd = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    uint64_t start_ns = 0;
+
+    (void)state;
+    assert_int_equal(cgroup_make(base, &plain, false, &facts, &cgroup, &err), 0);
+    assert_non_null(cgroup);
+    assert_true(is_there("bvmm-launcher"));
+    assert_int_equal(flock(stopped_fd, LOCK_EX | LOCK_NB), 0);
+    start_ns = clock_monotonic_ns();
+    cgroup_remove(cgroup, &facts);
+    assert_true(clock_monotonic_ns() - start_ns < NS_PER_SECOND); /* the promise is 100 ms */
+    assert_int_equal(count_dirs(),
+                     1); /* the VM's is gone; that we sat in the leaf cannot be undone */
+    assert_true(is_there("bvmm-launcher"));
+    assert_int_equal(facts.oom_kills, 3);
+
+    assert_int_equal(cgroup_make(base, &plain, false, &facts, &cgroup, &err), 0);
+    assert_null(cgroup);
+    assert_non_null(strstr(facts.reason, "another bvmm has it"));
+    assert_int_equal(cgroup_make(base, &asked, false, &facts, &cgroup, &err), -EWOULDBLOCK);
+    assert_int_equal(close(stopped_fd), 0);
+}
+
 /* Where the real kernel needs nothing for it, the files of a fake group have to go before the group. */
 static void remove_files(void)
 {
@@ -544,6 +574,7 @@ int main(void)
         FAKE(controllers_that_are_missing),
         FAKE(a_leaf_that_was_given),
         FAKE(two_at_once_and_remains),
+        FAKE(a_lock_that_is_never_given_back),
         FAKE(all_is_undone_in_the_launchers_filter),
         cmocka_unit_test(what_the_job_does_not_name_is_reckoned),
     };

@@ -406,6 +406,7 @@ static void test_wrong_arguments_kill(void **state)
         {WAITING, {SYS_unlinkat, {FD_WRONG, 0, AT_REMOVEDIR}}},
         {WAITING, {SYS_openat, {FD_CGROUP, 0, O_WRONLY | O_CLOEXEC}}},
         {WAITING, {SYS_clock_nanosleep, {CLOCK_REALTIME, 0}}},
+        {WAITING, {SYS_flock, {FD_CGROUP, LOCK_EX}}}, /* it could wait for ever */
         {WAITING, {SYS_fcntl, {FD_CGROUP, F_SETFL}}},
         {WAITING, {SYS_fcntl, {FD_CGROUP, F_SETFD, 0}}},
         {WAITING_ALONE, {SYS_socket, {AF_UNIX, UNIX_SOCKET, 0}}},
@@ -474,7 +475,7 @@ static void test_right_arguments_pass(void **state)
         {WAITING, {SYS_unlinkat, {AT_FDCWD, 0, 0}}},
         {WAITING, {SYS_unlinkat, {(long)(unsigned)AT_FDCWD, 0, 0}}},
         {WAITING, {SYS_openat, {FD_CGROUP, (long)NOTHING, DIRECTORY}}},
-        {WAITING, {SYS_flock, {FD_CGROUP, LOCK_EX}}},
+        {WAITING, {SYS_flock, {FD_CGROUP, LOCK_EX | LOCK_NB}}},
         {WAITING, {SYS_prctl, {PR_SET_SECCOMP, SECCOMP_MODE_FILTER, FAKE_FILTER}}},
         {WAITING, {SYS_write, {FD_WRONG}}},
 
