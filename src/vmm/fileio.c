@@ -2,6 +2,7 @@
 /* fileio.c: new files, whole or not at all. Thread: launcher. */
 #include "vmm/fileio.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -50,33 +52,129 @@ const char *fileio_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+/* ---- Temporary names ------------------------------------------------------------------------- */
+
+/*
+ * A file with a temporary name is locked by the process that writes it. So that one whose maker is dead
+ * can be told from one that somebody is writing at this moment: fileio_prepare().
+ */
+
+#define TEMP_FORMAT ".%.200s.%016" PRIx64 ".tmp"
+#define TEMP_DIGITS 16
+
+static uint64_t name_number; /* of all threads; 0: not drawn yet */
+
+/* Drawn once, while bvmm may still ask for it; two processes with the same one just try the next. */
+static void draw_name_number(void)
+{
+    uint64_t random = 0;
+    uint64_t expected = 0;
+
+    if (__atomic_load_n(&name_number, __ATOMIC_RELAXED) != 0) {
+        return;
+    }
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0) {
+        random = clock_monotonic_ns();
+    }
+    /* relaxed: it is a number, and orders nothing */
+    (void)__atomic_compare_exchange_n(&name_number, &expected, random | 1, false, __ATOMIC_RELAXED,
+                                      __ATOMIC_RELAXED);
+}
+
 /* A name that nobody else uses, hidden, beside the final one, at most 255 bytes. */
 static void make_temp_name(struct fileio_new *file, const char *name)
 {
-    uint64_t random = clock_monotonic_ns();
+    draw_name_number();
+    snprintf(file->temp_name, sizeof(file->temp_name), TEMP_FORMAT, name,
+             __atomic_fetch_add(&name_number, 1, __ATOMIC_RELAXED));
+}
 
-    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0) {
-        random ^= (uint64_t)(uintptr_t)file << 32; /* no more calls than the launcher may make */
+/* Is it one that make_temp_name() makes for name? */
+static bool is_temp_name(const char *entry, const char *name)
+{
+    const size_t bytes = strlen(entry);
+    uint64_t number = 0;
+    char again[FILEIO_TEMP_NAME_BYTES];
+
+    if (bytes < TEMP_DIGITS + sizeof("..") - 1 + sizeof(".tmp") - 1) {
+        return false;
     }
-    snprintf(file->temp_name, sizeof(file->temp_name), ".%.200s.%016" PRIx64 ".tmp", name, random);
+    number = strtoull(entry + bytes - (sizeof(".tmp") - 1) - TEMP_DIGITS, NULL, 16);
+    snprintf(again, sizeof(again), TEMP_FORMAT, name, number);
+    return strcmp(entry, again) == 0;
+}
+
+/* False: somebody takes the file for a dead one's, and removes it. A file system without locks has no such. */
+static bool lock_temp(int fd)
+{
+    return flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
 }
 
 static int begin_named(struct fileio_new *file, const char *name)
 {
+    struct stat status;
+
     for (int i = 0; i < NAME_TRIES; i++) {
         make_temp_name(file, name);
         file->fd = openat(file->dir_fd, file->temp_name,
                           O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
-        if (file->fd >= 0) {
+        if (file->fd < 0 && errno != EEXIST) {
+            break;
+        }
+        /* Until it was locked it looked like a dead one's. */
+        if (file->fd >= 0 && lock_temp(file->fd) &&
+            fstatat(file->dir_fd, file->temp_name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
             file->named = true;
             return 0;
         }
-        if (errno != EEXIST) {
-            break;
+        if (file->fd >= 0) {
+            close(file->fd);
+            file->fd = -1;
+            errno = EEXIST;
         }
     }
     return -errno;
 }
+
+/* With its lock nobody writes it, nor ever will: that name is not made again. */
+static void remove_if_dead(int dir_fd, const char *name)
+{
+    struct stat status;
+    int fd = -1;
+
+    if (fstatat(dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(status.st_mode)) {
+        return;
+    }
+    /* For writing: some network file systems want that for a lock. */
+    fd = openat(dir_fd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        (void)unlinkat(dir_fd, name, 0);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+void fileio_prepare(int dir_fd, const char *name)
+{
+    const int fd = dir_fd < 0 ? -1 : openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *entry = NULL;
+
+    draw_name_number();
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        if (is_temp_name(entry->d_name, name)) {
+            remove_if_dead(dir_fd, entry->d_name);
+        }
+    }
+    if (dir != NULL) {
+        (void)closedir(dir);
+    } else if (fd >= 0) {
+        close(fd);
+    }
+}
+
+/* ---- New files ------------------------------------------------------------------------------- */
 
 int fileio_begin(struct fileio_new *file, int dir_fd, const char *name)
 {
@@ -101,23 +199,25 @@ void fileio_abort(struct fileio_new *file)
     }
 }
 
-/* Give the file without a name its temporary one. */
-static int link_temp_name(struct fileio_new *file, const char *name)
+static int link_as(const struct fileio_new *file, const char *name)
 {
     char self[64];
 
     snprintf(self, sizeof(self), "/proc/self/fd/%d", file->fd);
-    for (int i = 0; i < NAME_TRIES; i++) {
+    return linkat(AT_FDCWD, self, file->dir_fd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
+static int link_temp_name(struct fileio_new *file, const char *name)
+{
+    int r = -EEXIST;
+
+    (void)lock_temp(file->fd);
+    for (int i = 0; r == -EEXIST && i < NAME_TRIES; i++) {
         make_temp_name(file, name);
-        if (linkat(AT_FDCWD, self, file->dir_fd, file->temp_name, AT_SYMLINK_FOLLOW) == 0) {
-            file->named = true;
-            return 0;
-        }
-        if (errno != EEXIST) {
-            break;
-        }
+        r = link_as(file, file->temp_name);
     }
-    return -errno;
+    file->named = r == 0;
+    return r;
 }
 
 const char *fileio_strerror(int error)
@@ -133,25 +233,34 @@ static bool may_replace(int dir_fd, const char *name)
     return fstatat(dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0 || S_ISREG(status.st_mode);
 }
 
-int fileio_commit(struct fileio_new *file, const char *name)
+/*
+ * Give the file its name. Only rename() replaces what has that already, and it takes a name to be renamed;
+ * a kill between the two steps would leave that one, so they are taken only where they must be.
+ */
+static int put_in_place(struct fileio_new *file, const char *name)
 {
-    int r = fsync(file->fd) < 0 ? -errno : 0;
+    int r = file->named ? -EEXIST : link_as(file, name);
 
-    if (r == 0 && !may_replace(file->dir_fd, name)) {
-        r = -EEXIST;
+    if (r != -EEXIST || !may_replace(file->dir_fd, name)) {
+        return r;
     }
-    if (r == 0 && !file->named) {
-        r = link_temp_name(file, name);
-    }
+    r = file->named ? 0 : link_temp_name(file, name);
     if (r == 0 && renameat(file->dir_fd, file->temp_name, file->dir_fd, name) < 0) {
         r = -errno;
     }
     if (r == 0) {
         file->named = false; /* it is the real file now */
-        /* The new name must last too. Some file systems cannot sync a directory: they need not. */
-        if (fsync(file->dir_fd) < 0 && errno != EINVAL) {
-            r = -errno;
-        }
+    }
+    return r;
+}
+
+int fileio_commit(struct fileio_new *file, const char *name)
+{
+    int r = fsync(file->fd) < 0 ? -errno : put_in_place(file, name);
+
+    /* The new name must last too. Some file systems cannot sync a directory: they need not. */
+    if (r == 0 && fsync(file->dir_fd) < 0 && errno != EINVAL) {
+        r = -errno;
     }
     fileio_abort(file);
     return r;

@@ -2,9 +2,10 @@
 /*
  * fileio.h: whole files, written so that a reader never sees half of one.
  *
- * A new file is made without a name (O_TMPFILE) where the file system can, filled, synced, given a
- * temporary name beside its final one and renamed over that. Whatever fails, nothing stays behind;
- * a kill can only leave something between the last two steps.
+ * A new file is made without a name (O_TMPFILE) where the file system can, filled, synced, and given its
+ * name. If a file has that already, it gets a temporary name beside it, and is renamed over that.
+ * Whatever fails, nothing stays behind. Only a kill can leave a file with a temporary name: between the last
+ * two steps, or where there is no O_TMPFILE; and the next run with the same name removes that.
  *
  * Thread: launcher. Blocks on the disk.
  */
@@ -24,6 +25,13 @@ struct fileio_new {
 
 /* The last part of a path: "c" of "a/b/c". */
 const char *fileio_name(const char *path);
+
+/*
+ * fileio_prepare - what is done before a file called name is written in dir_fd, some time: files with
+ * temporary names for it, whose makers are dead, are removed, and a number for temporary names is drawn.
+ * For a process that may do neither later. @dir_fd: -1: only the number.
+ */
+void fileio_prepare(int dir_fd, const char *name);
 
 /* Begin a file that will be called name in dir_fd. 0 or -errno. */
 int fileio_begin(struct fileio_new *file, int dir_fd, const char *name) must_check;

@@ -20,6 +20,7 @@
 #include "actors/supervisor.h"
 #include "actors/vsock_broker.h"
 #include "vmm/bundled_kernel.h"
+#include "vmm/fileio.h"
 #include "vmm/filter.h"
 #include "vmm/jail.h"
 #include "vmm/outcome.h"
@@ -408,6 +409,11 @@ static int start(struct launcher *launcher, struct bvmm_error *err)
     return 0;
 }
 
+static const char *report_name(const struct job *job)
+{
+    return job->report_path != NULL ? fileio_name(job->report_path) : "";
+}
+
 /* While the VM process sets itself up: the launcher does what it can do only now. */
 static int enter_guard(struct launcher *launcher, struct bvmm_error *err)
 {
@@ -421,6 +427,7 @@ static int enter_guard(struct launcher *launcher, struct bvmm_error *err)
     int code = 0;
 
     host_facts_read(&launcher->job->host_facts);
+    fileio_prepare(launcher->job->report_dir_fd, report_name(launcher->job));
     if (launcher->job->kernel.path == NULL) {
         bundled_kernel_read_facts(&launcher->job->kernel_facts);
     }

@@ -17,7 +17,6 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -60,7 +59,9 @@
         "a new file, without a name yet"),                                                         \
     ROW("openat", 3, ARGS(IS(0, REPORT_DIRS), EQ(2, NEW_NAMED), EQ(3, 0666)), REPORT_DIRS,         \
         "a new file, where the file system has none without a name"),                              \
-    ROW("getrandom", 1, ARGS(EQ(2, GRND_NONBLOCK)), REPORT_DIRS, "its temporary name"),            \
+    ROW("flock", 1, ARGS(EQ(1, LOCK_EX | LOCK_NB)), ANY,                                           \
+        "a file with a temporary name has a maker who lives; one bvmm at a time divides the control "  \
+        "group, and is another's maker gone"),                                                     \
     ROW("write", 0, ANY, ANY,                                                                      \
         "the new file; messages; standard output; files of the VM's control group. Nothing else is "    \
         "open for writing"),    \
@@ -69,9 +70,9 @@
     ROW("newfstatat", 2, ARGS(IS(0, REPORT_DIRS), EQ(3, AT_SYMLINK_NOFOLLOW)), REPORT_DIRS,        \
         "what has the report's name: only a file is replaced"),                                    \
     ROW("linkat", 3, ARGS(EQ(0, AT_FDCWD), IS(2, REPORT_DIRS), EQ(4, AT_SYMLINK_FOLLOW)),          \
-        REPORT_DIRS, "the new file gets its temporary name"),                                      \
+        REPORT_DIRS, "the new file gets its name, or a temporary one"),                                      \
     ROW("renameat", 2, ARGS(IS(0, REPORT_DIRS), IS(2, REPORT_DIRS)), REPORT_DIRS,                  \
-        "and then its own"),                                                                       \
+        "and then its own, which another file has"),                                                                       \
     ROW("unlinkat", 2, ARGS(IS(0, REPORT_DIRS), EQ(2, 0)), REPORT_DIRS,                            \
         "no temporary file stays, whatever fails"),                                                \
     ROW("mkdirat", 2, ARGS(EQ(0, AT_FDCWD), EQ(2, 0777)), LARGE_DIR,                               \
@@ -120,8 +121,6 @@ static const struct policy_rule waiting_rules[] = {
         "remove the control groups that are ours"),
     ROW("clock_nanosleep", 2, ARGS(EQ(0, CLOCK_MONOTONIC), EQ(1, 0)), CGROUP_BASE,
         "until a killed process is gone from it; until it is our turn to divide"),
-    ROW("flock", 1, ARGS(EQ(1, LOCK_EX | LOCK_NB)), CGROUP_BASE,
-        "one bvmm at a time divides; is a control group's maker gone"),
     ROW("flock", 1, ARGS(EQ(1, LOCK_UN)), CGROUP_BASE, "the next one's turn"),
     ROW("openat", 2, ARGS(IS(0, CGROUP_BASE), EQ(2, DIRECTORY)), CGROUP_BASE,
         "look for control groups of killed launchers"),

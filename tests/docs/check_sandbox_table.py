@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 # The goals of docs/security.md: how many different calls at most.
-MOST_CALLS = {"supervisor": 14, "vcpu": 8, "serial": 8, "i8042": 8, "blk": 8, "vsock": 14, "launcher_waiting": 32,
+MOST_CALLS = {"supervisor": 14, "vcpu": 8, "serial": 8, "i8042": 8, "blk": 8, "vsock": 14, "launcher_waiting": 31,
               "launcher_writing": 20, "all": 30}
 # Calls that nobody may ever have, and those that the launcher has. sendmsg and the like: an open socket may be used, none may be made.
 NEVER = re.compile(r"open|openat2|creat|execve.*|clone.*|fork|vfork|kill|tkill|ptrace|process_.*|socketpair|bind|mprotect|"

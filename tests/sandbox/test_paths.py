@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -178,6 +179,28 @@ def full_disk(place):
     assert "No space left" in errors, errors
 
 
+def killed_in(place, call, number, over_an_old_one):
+    """The launcher is killed in one of the steps by which the report is put in place."""
+    if over_an_old_one:
+        place.put("step.json", b"old")
+    wrap = ["strace", "-f", "-o", place.at("killed"), "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
+    # The search for leaks needs ptrace, which strace has already.
+    code, _, errors = place.run("reset", wrap=wrap, report_path="step.json", env={"ASAN_OPTIONS": "detect_leaks=0"})
+    # A name that is free is given at once: there is no step in which a kill would leave another one.
+    needed = call != "renameat" or over_an_old_one
+    same(code, -signal.SIGKILL if needed else 0, f"status, {call} is needed: {needed} ({errors})")
+    same(place.all_gone(), [], "processes that are left")
+    if os.path.exists(place.at("step.json")) and open(place.at("step.json"), "rb").read() != b"old":
+        same(place.report("step.json")["status"], "guest_shutdown", "a report is a whole one; its status")
+    left = place.temporary_files()
+    # rename() is needed for a report that is there already; a kill just before it is the one that leaves something.
+    if not over_an_old_one or call == "fsync":
+        same(left, [], "temporary files")
+    place.run("reset", report_path="step.json")
+    same((place.report("step.json")["status"], place.temporary_files()), ("guest_shutdown", []), f"the next run ({left} before)")
+    os.unlink(place.at("step.json"))
+
+
 def main():
     place, failed = support.Place(sys.argv[1]), 0
     listener, odd = make_odd_files(place)
@@ -200,6 +223,13 @@ def main():
         ("the report's directory is removed", lambda: report_directory_gone(place)),
         ("a full disk", lambda: full_disk(place)),
     ]
+    if shutil.which("strace"):
+        steps = [("fsync", 1, False), ("fsync", 2, False), ("linkat", 1, False), ("renameat", 1, False), ("fsync", 1, True), ("linkat", 1, True),
+                 ("linkat", 2, True), ("renameat", 1, True), ("fsync", 2, True)]
+        cases += [(f"killed in {call}() {number}{', over an old report' if old else ''}",
+                   lambda step=(call, number, old): killed_in(place, *step)) for call, number, old in steps]
+    else:
+        print("skipped: kills while a report is written: no strace")
     for name, case in cases:
         try:
             case()

@@ -434,7 +434,8 @@ static void test_wrong_arguments_kill(void **state)
         {WRITING, {SYS_dup3, {FD_DIR, 1, O_CLOEXEC}}},
         {WRITING, {SYS_ppoll, {0, 3}}},
         {WRITING, {SYS_clock_gettime, {CLOCK_TAI}}},
-        {WRITING, {SYS_getrandom, {0, 0, GRND_RANDOM}}},
+        {WRITING, {SYS_getrandom, {0, 0, GRND_NONBLOCK}}},
+        {WRITING, {SYS_flock, {FD_DIR, LOCK_EX}}},
     };
 
     (void)state;
@@ -486,6 +487,7 @@ static void test_right_arguments_pass(void **state)
         {WRITING, {SYS_openat, {FD_LARGE, 0, NEW_NAMED, 0666}}},
         {WRITING, {SYS_openat, {AT_FDCWD, (long)NOTHING, DIRECTORY}}},
         {WRITING, {SYS_linkat, {AT_FDCWD, 0, FD_DIR, 0, AT_SYMLINK_FOLLOW}}},
+        {WRITING, {SYS_flock, {FD_WRONG, LOCK_EX | LOCK_NB}}},
         {WRITING, {SYS_renameat, {FD_DIR, 0, FD_DIR, 0}}},
         {WRITING, {SYS_unlinkat, {FD_DIR, 0, 0}}},
         {WRITING, {SYS_newfstatat, {FD_DIR, 0, 0, AT_SYMLINK_NOFOLLOW}}},
