@@ -32,6 +32,7 @@
     X(HOST_SOCKETS, "host sockets of the bridge")                                                  \
     /* of the launcher: vmm/launcher_policy.c */                                                   \
     X(VM_PIDFD, "the VM process (a pidfd)")                                                        \
+    X(VM_SOCKET, "socket to the VM process")                                                       \
     X(CANCEL, "the event that cancels")                                                            \
     X(BROKER, "socket to the bridge's actor")                                                      \
     X(CGROUP_BASE, "directory of the VM's control group")                                          \

@@ -246,7 +246,9 @@ struct run_outcome {
 
 /*
  * The layers of the sandbox that stand, and what the host refused. Writer: the VM process's main
- * thread, before it starts others.
+ * thread and its parent for a moment, before there are others. It tells the launcher then
+ * (vmm/spawn.h), which puts that here again when the VM process is gone: what a run writes here does
+ * not count.
  */
 /* clang-format off */
 #define SANDBOX_LAYER_LIST(X)                                                                      \

@@ -48,12 +48,13 @@ struct launcher {
     int pidfd;
     int alive_fd; /* the VM process goes when this is closed */
     uint64_t start_ns;
-    uint64_t setup_done_ns;   /* 0: not seen yet; see see_time() */
-    uint64_t stop_decided_ns; /* 0: likewise */
-    uint64_t cancel_ns;       /* 0: not cancelled */
-    uint64_t killed_ns;       /* by us, because it did not end by itself; 0: not */
-    bool guarded;             /* the guard's filters are on */
-    int guard_refusal;        /* -errno: the host refused them, and the job allows that; else 0 */
+    uint64_t setup_done_ns;        /* 0: not seen yet; see see_time() */
+    uint64_t stop_decided_ns;      /* 0: likewise */
+    uint64_t cancel_ns;            /* 0: not cancelled */
+    uint64_t killed_ns;            /* by us, because it did not end by itself; 0: not */
+    struct record_sandbox sandbox; /* what the VM process told before a vCPU could run */
+    bool guarded;                  /* the guard's filters are on */
+    int guard_refusal; /* -errno: the host refused them, and the job allows that; else 0 */
 };
 
 static uint64_t earlier(uint64_t a_ns, uint64_t b_ns)
@@ -297,6 +298,20 @@ static bool reap(struct launcher *launcher, siginfo_t *ret_info)
     return reaped;
 }
 
+/*
+ * The VM process told it when it had set itself up, and closed its end of the socket before any code of
+ * the guest's ran: what it may have written to the record since is not looked at.
+ */
+static void hear_sandbox(struct launcher *launcher)
+{
+    struct record_sandbox *sandbox = &launcher->sandbox;
+
+    if (!spawn_hear(launcher->alive_fd, sandbox, sizeof(*sandbox))) {
+        memset(sandbox, 0, sizeof(*sandbox)); /* it did not get so far */
+    }
+    sandbox->refused[sizeof(sandbox->refused) - 1] = '\0';
+}
+
 /* The layer is ours, and not for the VM process to tell. */
 static void note_layer(struct record *record, enum sandbox_layer layer, bool stands)
 {
@@ -421,6 +436,7 @@ static int enter_guard(struct launcher *launcher, struct bvmm_error *err)
                                        .record = launcher->layout,
                                        .cgroup = launcher->cgroup,
                                        .pidfd = launcher->pidfd,
+                                       .alive_fd = launcher->alive_fd,
                                        .cancel_fd = launcher->cancel_fd};
 
     const enum job_sandbox mode = (enum job_sandbox)launcher->job->sandbox;
@@ -489,6 +505,7 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
                                 .alive_fd = -1,
                                 .start_ns = clock_monotonic_ns()};
     siginfo_t info = {.si_pid = 0};
+    bool started = false;
     bool reaped = false;
     int code = prepare(&launcher, err);
 
@@ -502,12 +519,19 @@ int launcher_run(struct job *job, struct record *record, const struct launcher_o
         supervise(&launcher);
         reaped = reap(&launcher, &info);
     }
+    started = launcher.pidfd >= 0;
+    if (started) {
+        hear_sandbox(&launcher);
+    }
     *ret_undead_fd = release(&launcher);
     if (launcher.guarded) {
         guard->writing(guard->ctx);
     }
     if (launcher.layout != NULL) {
         (void)record_check(record, launcher.layout); /* also of a run that failed: others read it */
+    }
+    if (started) {
+        record->sandbox = launcher.sandbox;
     }
     if (code == 0) {
         explain(&launcher, reaped ? &info : NULL);

@@ -26,6 +26,7 @@ struct launcher_view {
     const struct record *record; /* a private copy of its fixed part, from before the fork */
     const struct cgroup *cgroup; /* NULL: there is none */
     int pidfd;                   /* the VM process */
+    int alive_fd;                /* socket to it: spawn.h */
     int cancel_fd;               /* or -1 */
 };
 

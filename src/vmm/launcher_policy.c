@@ -101,6 +101,8 @@ static const struct policy_rule waiting_rules[] = {
         "how the VM process ended"),
     ROW("waitid", 3, ARGS(EQ(0, P_PIDFD), IS(1, VM_PIDFD), EQ(3, WEXITED | WNOHANG)), ANY,
         "the same of one that had to be killed"),
+    ROW("read", 1, ARGS(IS(0, VM_SOCKET)), ANY,
+        "which layers the VM process had, when it had set itself up"),
     ROW("prctl", 3, ARGS(EQ(0, PR_SET_SECCOMP), EQ(1, SECCOMP_MODE_FILTER), IS(2, NEXT_FILTER)),
         ANY, "enter the narrower filter, which is made before"),
 

@@ -31,6 +31,7 @@ static void fill_numbers(const struct launcher_view *view, struct policy_numbers
 
     memset(numbers, 0, sizeof(*numbers));
     add_fd(numbers, POLICY_VM_PIDFD, view->pidfd);
+    add_fd(numbers, POLICY_VM_SOCKET, view->alive_fd);
     add_fd(numbers, POLICY_CANCEL, view->cancel_fd);
     add_fd(numbers, POLICY_BROKER, vsock_broker_fd(job->vsock_broker));
     add_fd(numbers, POLICY_CGROUP_BASE, cgroup_base_fd(view->cgroup));

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -218,8 +219,8 @@ int spawn_process(enum job_sandbox mode, struct record *record, int cgroup_fd,
     pid_t pid = 0;
     int code = 0;
 
-    if (pipe2(alive, O_CLOEXEC) < 0) {
-        return error_set(err, BVMM_ERROR_IO, -errno, "pipe: %s", strerror(errno));
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, alive) < 0) {
+        return error_set(err, BVMM_ERROR_IO, -errno, "socketpair: %s", strerror(errno));
     }
     if (pipe2(word, O_CLOEXEC) < 0) {
         code = -errno;
@@ -259,4 +260,14 @@ void spawn_follow(int alive_fd)
     if (poll(&fd, 1, 0) > 0) {
         _exit(0); /* it died before we could ask to be told */
     }
+}
+
+void spawn_tell(int alive_fd, const void *word, size_t bytes)
+{
+    (void)send(alive_fd, word, bytes, MSG_NOSIGNAL);
+}
+
+bool spawn_hear(int alive_fd, void *ret_word, size_t bytes)
+{
+    return read(alive_fd, ret_word, bytes) == (ssize_t)bytes;
 }

@@ -12,8 +12,8 @@
 #include "vmm/job.h"
 
 /*
- * What the child does; it must not return. @alive_fd: a pipe whose other end the launcher holds:
- * at its end of file the launcher is gone.
+ * What the child does; it must not return. @alive_fd: a socket whose other end the launcher holds:
+ * at its end of file the launcher is gone. It can carry a word to the launcher: spawn_tell().
  */
 typedef void (*spawn_main_fn)(void *context, int alive_fd);
 
@@ -30,7 +30,7 @@ typedef void (*spawn_main_fn)(void *context, int alive_fd);
  * @mode: JOB_SANDBOX_STRICT: a namespace that the host refuses is an error (kind SANDBOX);
  * BEST_EFFORT: it is noted in record->sandbox, OFF: none is asked for.
  * @cgroup_fd: the control group that the child is born in, or -1.
- * @ret_pid, @ret_alive_fd: of the child, and the pipe's end that must stay open while it is to live.
+ * @ret_pid, @ret_alive_fd: of the child, and the socket's end that must stay open while it is to live.
  */
 int spawn_process(enum job_sandbox mode, struct record *record, int cgroup_fd,
                   spawn_main_fn child_main, void *context, pid_t *ret_pid, int *ret_alive_fd,
@@ -41,5 +41,14 @@ int spawn_process(enum job_sandbox mode, struct record *record, int cgroup_fd,
  * each change of user, so it is to be called again after the last one.
  */
 void spawn_follow(int alive_fd);
+
+/*
+ * spawn_tell - for the child: a word for the launcher, before it closes alive_fd. From then on nobody
+ * can change it, and the launcher may hear it at any time: the kernel keeps it. Never blocks.
+ * spawn_hear - for the launcher: the first word, into memory of its own. False: there is none of so
+ * many bytes. Never blocks.
+ */
+void spawn_tell(int alive_fd, const void *word, size_t bytes);
+bool spawn_hear(int alive_fd, void *ret_word, size_t bytes) must_check;
 
 #endif

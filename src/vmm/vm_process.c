@@ -22,10 +22,21 @@
 #include "vmm/machine.h"
 #include "vmm/spawn.h"
 
+/*
+ * Which layers stand is said now: when the guest runs, whoever may have taken this process over could
+ * say anything.
+ */
+static void tell_sandbox(const struct record *record, int alive_fd)
+{
+    spawn_tell(alive_fd, &record->sandbox, sizeof(record->sandbox));
+}
+
 /* What was set up failed before there was a supervisor to say so. */
-static _Noreturn void give_up(struct record *record, const struct bvmm_error *err)
+static _Noreturn void give_up(struct record *record, int alive_fd, const struct bvmm_error *err)
 {
     struct run_outcome *outcome = &record->outcome;
+
+    tell_sandbox(record, alive_fd);
 
     outcome->status = RUN_VM_ERROR;
     outcome->error_kind = (uint32_t)err->kind;
@@ -56,7 +67,7 @@ static int compare_fds(const void *a, const void *b)
 
 /*
  * Whatever else the program that started us had open is none of ours: standard streams become
- * /dev/null, and all but the job's files and the launcher's pipe is closed.
+ * /dev/null, and all but the job's files and the launcher's socket is closed.
  */
 static int close_stray_descriptors(const struct job *job, int alive_fd, struct record *record)
 {
@@ -129,17 +140,18 @@ void vm_process_main(void *context, int alive_fd)
     if (code < 0) {
         (void)error_set(&err, BVMM_ERROR_IO, code, "cannot set up the VM process: %s",
                         strerror(-code));
-        give_up(record, &err);
+        give_up(record, alive_fd, &err);
     }
     if (machine_new(process->job, record, &machine, &err) < 0) {
-        give_up(record, &err);
+        give_up(record, alive_fd, &err);
     }
     close_loaded_files(process->job);
     jail_forget_environment(); /* not before: it may say where the bundled kernel is */
     if (machine_enter_sandbox(machine, &err) < 0) {
-        give_up(record, &err);
+        give_up(record, alive_fd, &err);
     }
     spawn_follow(alive_fd); /* again: the jail has changed the user */
+    tell_sandbox(record, alive_fd);
     (void)close(alive_fd);
     machine_run(machine);
     /*

@@ -14,6 +14,7 @@ KINDS = {
     "doorbells of those it sends to, and of those that wait for room": r"anon_inode:\[eventfd",
     "own image": r"/image", "own vCPU": r"anon_inode:kvm-vcpu", "deadline timer": r"anon_inode:\[timerfd",
     "signalfd": r"anon_inode:\[signalfd", "the VM process (a pidfd)": r"anon_inode:\[pidfd|pidfd:",
+    "socket to the VM process": r"socket|UNIX",
     "the job's kernel": r"\.elf",
     "socket to the bridge's actor": r"socket|UNIX", "directory of the VM's control group": r"cgroup",
     "counters of the VM's control group": r"cgroup", "directories of the report and of large outputs": r"/",

@@ -217,6 +217,20 @@ static void panic_segv(void)
     segv();
 }
 
+/* All layers stand, and nothing was refused. */
+static void layers(void)
+{
+    record->sandbox.layers = UINT32_MAX;
+    record->sandbox.refused[0] = '\0';
+}
+
+/* None stands, and the text has no end. */
+static void no_layers(void)
+{
+    record->sandbox.layers = 0;
+    memset(record->sandbox.refused, 'x', sizeof(record->sandbox.refused));
+}
+
 static const struct {
     const char *name;
     void (*happen)(void);
@@ -233,6 +247,8 @@ static const struct {
     {"moving", moving},
     {"unsaid", unsaid},
     {"survive", survive},
+    {"layers", layers},
+    {"no_layers", no_layers},
     {"panic_socket", panic_socket},
     {"panic_segv", panic_segv},
 };

@@ -178,6 +178,21 @@ def lies_about_times(place, validate, library):
         same(place.all_gone(), [], f"{what}: processes that are left")
 
 
+def lies_about_layers(place, validate, library):
+    """A VM process that was taken over writes other layers into the record than those that stand."""
+    for what, mode in ("layers", "off"), ("no_layers", "strict"):
+        reports = []
+        for fault_at in "", "vm":
+            env = {"LD_PRELOAD": library, "BVMM_FAULT_AT": fault_at, "BVMM_FAULT": what}
+            place.run("hello", timeout_secs=1, sandbox=mode, env=env)
+            reports.append(place.report())
+            validate(reports[-1])
+            same(reports[-1]["status"], "timeout", f"{what}: status")
+        for key in "layers", "refused":
+            same(reports[1]["sandbox"][key], reports[0]["sandbox"][key], f"{what}: {key}")
+        same(reports[0]["sandbox"]["layers"]["seccomp"], mode == "strict", f"{mode}: seccomp")
+
+
 def outlives_its_kill(place, validate):
     """The kernel does not let the first process of a namespace die before all others in it have been waited for; the
     parent of one of them is stopped. The report does not wait for that, and nor does the command."""
@@ -213,6 +228,7 @@ def main():
     cases += [("the guest panics", lambda: panics(place, validate))]
     cases += [("the VM process hangs at the deadline", lambda: hangs_at_the_deadline(place, validate))]
     cases += [("the VM process lies about times", lambda: lies_about_times(place, validate, library))]
+    cases += [("the VM process lies about layers", lambda: lies_about_layers(place, validate, library))]
     cases += [("the VM process outlives its kill", lambda: outlives_its_kill(place, validate))]
     cases += [("the launcher's last words on standard output", lambda: to_stdout(place, validate, library))]
     for name, case in cases:

@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -180,12 +181,77 @@ static void random_moments(void **state)
     assert_int_equal(counts[STAGE_REFUSED], 0);
 }
 
+/* ---- A word of the child's ------------------------------------------------------------------- */
+
+#define WORD_BYTES 512
+
+static void talkative_main(void *context, int alive_fd)
+{
+    char *word = context; /* shared */
+
+    spawn_tell(alive_fd, word, WORD_BYTES);
+    word[0] = 'x';
+    spawn_tell(alive_fd, word, WORD_BYTES);
+    close(alive_fd);
+    word[1] = 'x';
+    _exit(0);
+}
+
+static void silent_main(void *context, int alive_fd)
+{
+    (void)context;
+    spawn_tell(alive_fd, "short", 5);
+    _exit(0);
+}
+
+/* What is heard of a child that has ended. False: nothing. */
+static bool hear(struct record *record, spawn_main_fn child_main_fn, char *shared, char *ret_word)
+{
+    struct bvmm_error error;
+    int alive_fd = -1;
+    pid_t pid = 0;
+    bool heard = false;
+
+    assert_int_equal(
+        spawn_process(JOB_SANDBOX_OFF, record, -1, child_main_fn, shared, &pid, &alive_fd, &error),
+        0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    heard = spawn_hear(alive_fd, ret_word, WORD_BYTES);
+    close(alive_fd);
+    return heard;
+}
+
+/* However late: what it was when it was told; and of a child that tells too little, nothing. */
+static void the_first_word_is_heard(void **state)
+{
+    const struct record_limits limits = {.console_bytes = 4096};
+    char *shared =
+        mmap(NULL, WORD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct record *record = NULL;
+    struct bvmm_error error;
+    char word[WORD_BYTES];
+
+    (void)state;
+    assert_ptr_not_equal(shared, MAP_FAILED);
+    assert_int_equal(record_create(&limits, &record, &error), 0);
+    memset(shared, 'a', WORD_BYTES);
+    assert_true(hear(record, talkative_main, shared, word));
+    assert_int_equal(shared[1], 'x');
+    for (unsigned i = 0; i < WORD_BYTES; i++) {
+        assert_int_equal(word[i], 'a');
+    }
+    assert_false(hear(record, silent_main, shared, word));
+    record_destroy(record);
+    munmap(shared, WORD_BYTES);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(child_in_the_jail),
         cmocka_unit_test(child_without_a_jail),
         cmocka_unit_test(random_moments),
+        cmocka_unit_test(the_first_word_is_heard),
     };
 
 #ifdef __SANITIZE_THREAD__
