@@ -3,6 +3,7 @@
  * start. */
 #if defined(__x86_64__)
 
+#include "../stress/stress.h"
 #include "guest.h"
 
 #include <pthread.h>
@@ -10,19 +11,22 @@
 #include <time.h>
 
 #define KICK_SIGNAL SIGUSR1
+/* All in CPU time of the vCPU's thread, which others on the machine cannot take away. */
 #define KICK_LIMIT_NS (250 * NS_PER_MS)
-#define SLEEP_NS (300 * NS_PER_MS)
+#define SPIN_NS (20 * NS_PER_MS)
 /* A vCPU that sleeps uses far less of a CPU than this; one that spins, all of it. */
-#define SLEEP_CPU_LIMIT_NS (30 * NS_PER_MS)
+#define SLEEP_NS (300 * NS_PER_MS)
+#define SLEEP_CPU_LIMIT_NS (5 * NS_PER_MS)
+#define SLEEP_LOOKS 20
 
 struct runner {
     pthread_t thread;
     const struct kvm_vcpu_handle *vcpu;
+    pid_t tid;   /* before started */
     int started; /* release in the thread, acquire in the test */
     int ret;     /* of the last KVM_RUN */
     uint32_t exit_reason;
-    uint64_t cpu_ns;
-    uint64_t end_ns;
+    uint64_t cpu_ns; /* its clock, when KVM_RUN was left */
 };
 
 static uint64_t now_ns(clockid_t clock)
@@ -46,18 +50,17 @@ static void on_kick(int signal)
 static void *runner_main(void *argument)
 {
     struct runner *runner = argument;
-    uint64_t start_ns = now_ns(CLOCK_THREAD_CPUTIME_ID);
 
     own_run = runner->vcpu->run;
+    runner->tid = gettid();
     __atomic_store_n(&runner->started, 1, __ATOMIC_RELEASE);
     do {
         runner->ret = kvm_run(runner->vcpu);
     } while (
         runner->ret == -EAGAIN ||
         (runner->ret == -EINTR && !__atomic_load_n(&own_run->immediate_exit, __ATOMIC_RELAXED)));
-    runner->end_ns = now_ns(CLOCK_MONOTONIC);
+    runner->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID);
     runner->exit_reason = own_run->exit_reason;
-    runner->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - start_ns;
     return NULL;
 }
 
@@ -70,21 +73,51 @@ static void runner_start(struct runner *runner, const struct kvm_vcpu_handle *vc
     }
 }
 
-static void sleep_ns(uint64_t duration_ns)
+/* What the thread has used. */
+static uint64_t runner_cpu_ns(const struct runner *runner)
 {
-    struct timespec duration = {.tv_nsec = (long)duration_ns};
+    clockid_t clock;
 
-    assert_int_equal(nanosleep(&duration, NULL), 0);
+    assert_int_equal(pthread_getcpuclockid(runner->thread, &clock), 0);
+    return now_ns(clock);
 }
 
-/* Kick once, and wait. Returns how long it took from the kick until KVM_RUN was left. */
+/* Kick once, and wait. Returns the CPU time that it took from the kick until KVM_RUN was left. */
 static uint64_t kick_and_join(struct runner *runner)
 {
-    uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
+    const uint64_t start_ns = runner_cpu_ns(runner);
 
     assert_int_equal(pthread_kill(runner->thread, KICK_SIGNAL), 0);
     assert_int_equal(pthread_join(runner->thread, NULL), 0);
-    return runner->end_ns - start_ns;
+    return runner->cpu_ns - start_ns;
+}
+
+/* Whether it slept through SLEEP_NS. */
+static bool sleeps_for_a_while(const struct runner *runner)
+{
+    const uint64_t before_ns = runner_cpu_ns(runner);
+    struct thread_view before = {0};
+    struct thread_view after = {0};
+
+    assert_true(thread_look(getpid(), runner->tid, &before));
+    stress_sleep_ns(SLEEP_NS);
+    assert_true(thread_look(getpid(), runner->tid, &after));
+    return before.state == 'S' && after.state == 'S' &&
+           runner_cpu_ns(runner) - before_ns < SLEEP_CPU_LIMIT_NS;
+}
+
+/* One that was not yet asleep is looked at again: on a loaded machine it may take its time to come to that. */
+static void assert_sleeps(const struct runner *runner)
+{
+    unsigned looks = 0;
+
+    while (looks < SLEEP_LOOKS && !sleeps_for_a_while(runner)) {
+        looks++;
+    }
+    if (looks == SLEEP_LOOKS) {
+        fail_msg("it never sleeps: %llu us of CPU",
+                 (unsigned long long)(runner_cpu_ns(runner) / 1000));
+    }
 }
 
 GUEST_CODE(spin_code, "1: jmp 1b\n");
@@ -98,10 +131,11 @@ static void test_kick_stops_a_spinning_guest(void **state)
     (void)state;
     guest_new(&guest, 1, spin_code, spin_code_end);
     runner_start(&runner, &guest.vcpus[0]);
-    sleep_ns(100 * NS_PER_MS);
+    while (runner_cpu_ns(&runner) < SPIN_NS) { /* it does run, or ctest's limit ends this */
+        stress_sleep_ns(NS_PER_MS);
+    }
     took_ns = kick_and_join(&runner);
     assert_int_equal(runner.ret, -EINTR);
-    assert_true(runner.cpu_ns > 10 * NS_PER_MS); /* it did run */
     assert_true(took_ns < KICK_LIMIT_NS);
     guest_free(&guest);
 }
@@ -131,14 +165,10 @@ static void test_halted_vcpu_costs_no_cpu(void **state)
     (void)state;
     guest_new(&guest, 1, halt_code, halt_code_end);
     runner_start(&runner, &guest.vcpus[0]);
-    sleep_ns(SLEEP_NS);
+    assert_sleeps(&runner);
     took_ns = kick_and_join(&runner);
     assert_int_equal(runner.ret, -EINTR);
     assert_true(took_ns < KICK_LIMIT_NS);
-    if (runner.cpu_ns > SLEEP_CPU_LIMIT_NS) {
-        fail_msg("%llu us of CPU in %llu us asleep", (unsigned long long)(runner.cpu_ns / 1000),
-                 (unsigned long long)(SLEEP_NS / 1000));
-    }
     guest_free(&guest);
 }
 
@@ -162,14 +192,13 @@ static void test_second_vcpu_waits_and_is_started(void **state)
     guest_new(&guest, 2, starter_code, starter_code_end);
     guest_place(&guest, START_ADDRESS, started_code, started_code_end);
     runner_start(&runner, &guest.vcpus[1]);
-    sleep_ns(100 * NS_PER_MS); /* nothing happens until vCPU 0 says so */
+    assert_sleeps(&runner); /* nothing happens until vCPU 0 says so */
     (void)guest_expect_out(&guest, 0, 0x42);
     assert_int_equal(pthread_join(runner.thread, NULL), 0);
     assert_int_equal(runner.ret, 0);
     assert_int_equal(runner.exit_reason, KVM_EXIT_IO);
     assert_int_equal(guest.vcpus[1].run->io.port, 0x43);
     assert_int_equal(*guest_io_data(&guest, 1), 0x77);
-    assert_true(runner.cpu_ns < SLEEP_CPU_LIMIT_NS);
     guest_free(&guest);
 }
 
@@ -181,7 +210,7 @@ static void test_waiting_vcpu_can_be_kicked(void **state)
     (void)state;
     guest_new(&guest, 2, halt_code, halt_code_end);
     runner_start(&runner, &guest.vcpus[1]);
-    sleep_ns(20 * NS_PER_MS);
+    thread_await_sleep(getpid(), runner.tid);
     assert_true(kick_and_join(&runner) < KICK_LIMIT_NS);
     assert_int_equal(runner.ret, -EINTR);
     guest_free(&guest);

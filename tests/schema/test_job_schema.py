@@ -25,7 +25,7 @@ def fail(what, data, detail):
 
 
 def judge_by_bvmm(bvmm, data):
-    done = subprocess.run([bvmm, "validate", "--no-files", "-"], input=data, capture_output=True, timeout=60, check=False)
+    done = subprocess.run([bvmm, "validate", "--no-files", "-"], input=data, capture_output=True, timeout=300, check=False)
     message = done.stderr.decode("utf-8", "replace")
     if done.returncode not in (0, 2) or (done.returncode == 0) != (message == ""):
         fail("bvmm neither accepted nor refused", data, f"exit status {done.returncode}, message: {message}")

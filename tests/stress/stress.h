@@ -15,6 +15,8 @@
 
 #include "base/base.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -170,36 +172,106 @@ static inline void stress_sleep_ns(uint64_t ns)
     }
 }
 
-/* ---- Watchdog: the process ends, and says in which test, if it takes too long ---------------- */
+/* ---- Watchdog: the process ends, and says in which test, if it hangs ------------------------- */
 
-static const char *volatile watchdog_test;
+/*
+ * It counts what load does not change. All sleep and nobody is woken: then the process uses no CPU time
+ * for long, where one that only waits for its turn gets some now and then. Somebody spins for what never
+ * comes: then it uses more CPU time than any honest run.
+ */
+#define WATCHDOG_QUIET_SECONDS 100
+#define WATCHDOG_QUIET_NS (5 * NS_PER_MS)
 
-static inline void watchdog_bite(int signal)
+struct watchdog {
+    const char *test;
+    uint64_t cpu_limit_ns;
+    int stop_pipe[2];
+    pthread_t thread;
+    bool runs;
+};
+
+static struct watchdog watchdog;
+
+static inline uint64_t watchdog_clock_ns(clockid_t clock)
 {
-    static const char text[] = "\nwatchdog: hung in test ";
+    struct timespec now = {0};
 
-    (void)signal;
-    (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
-    (void)!write(STDERR_FILENO, watchdog_test, strlen(watchdog_test));
-    (void)!write(STDERR_FILENO, "\n", 1);
+    (void)clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
+}
+
+static inline void watchdog_bite(const char *why)
+{
+    char text[256];
+    const int length =
+        snprintf(text, sizeof(text), "\nwatchdog: hung in test %s: %s\n", watchdog.test, why);
+
+    (void)!write(STDERR_FILENO, text, (size_t)length);
     _exit(1);
 }
 
-static inline void watchdog_start(const char *test, unsigned seconds)
+static inline void *watchdog_main(void *arg)
 {
-    const struct sigaction action = {.sa_handler = watchdog_bite};
+    struct pollfd stop = {.fd = watchdog.stop_pipe[0], .events = POLLIN};
+    const uint64_t start_ns = watchdog_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    uint64_t moved_ns = 0; /* what the others had used when they were last seen to get on */
+    unsigned quiet = 0;
 
-    watchdog_test = test;
-    (void)sigaction(SIGALRM, &action, NULL);
-    const char *given = getenv("BVMM_WATCHDOG");
-    (void)alarm(given != NULL       ? (unsigned)strtoul(given, NULL, 10)
-                : stress_valgrind() ? 4 * seconds
-                                    : seconds);
+    (void)arg;
+    while (poll(&stop, 1, 1000) == 0) {
+        const uint64_t used_ns = watchdog_clock_ns(CLOCK_PROCESS_CPUTIME_ID) - start_ns;
+        const uint64_t others_ns = used_ns - watchdog_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+
+        if (used_ns > watchdog.cpu_limit_ns) {
+            watchdog_bite("it uses CPU time without end");
+        }
+        quiet++;
+        if (others_ns > moved_ns + WATCHDOG_QUIET_NS) {
+            moved_ns = others_ns;
+            quiet = 0;
+        }
+        if (quiet > WATCHDOG_QUIET_SECONDS) {
+            watchdog_bite("all sleep, and nobody is woken");
+        }
+    }
+    return NULL;
 }
 
 static inline void watchdog_stop(void)
 {
-    (void)alarm(0);
+    if (watchdog.runs) {
+        watchdog.runs = false;
+        (void)close(watchdog.stop_pipe[1]);
+        (void)pthread_join(watchdog.thread, NULL);
+        (void)close(watchdog.stop_pipe[0]);
+    }
+}
+
+/* `seconds` of CPU time for each CPU. BVMM_WATCHDOG=N in the environment: so many instead. */
+static inline void watchdog_start(const char *test, unsigned seconds)
+{
+    const char *given = getenv("BVMM_WATCHDOG");
+    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    const uint64_t all_seconds = given != NULL       ? strtoull(given, NULL, 10)
+                                 : stress_valgrind() ? 4 * (uint64_t)seconds
+                                                     : seconds;
+    sigset_t all;
+    sigset_t before;
+
+    watchdog_stop();
+    watchdog = (struct watchdog){.test = test,
+                                 .cpu_limit_ns =
+                                     all_seconds * NS_PER_SECOND * (cpus > 1 ? (uint64_t)cpus : 1)};
+    if (pipe2(watchdog.stop_pipe, O_CLOEXEC) != 0) {
+        abort();
+    }
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are for the test's own threads */
+    if (pthread_create(&watchdog.thread, NULL, watchdog_main, NULL) != 0) {
+        abort();
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    watchdog.runs = true;
 }
 
 /* ---- A thread, seen from outside ------------------------------------------------------------- */

@@ -342,7 +342,9 @@ static void kernel_from_a_directory(void **state)
 
     (void)state;
     if (embedded_file(EMBEDDED_KERNEL).data) {
-        skip(); /* this build has one in the executable and looks nowhere else */
+        print_message(
+            "skipped: this build has a kernel in the executable and looks nowhere else\n");
+        skip();
     }
     assert_non_null(mkdtemp(dir));
     assert_int_equal(chdir(dir), 0);

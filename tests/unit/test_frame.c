@@ -369,10 +369,16 @@ static uint64_t time_to_decode(const uint8_t *bytes, size_t count, size_t ret_fr
     return taken_ns;
 }
 
-/* A naive decoder would need 4144 / 48 = 86 times the digests. */
+#define MEASUREMENTS 50
+
+/*
+ * A naive decoder would need 4144 / 48 = 86 times the digests, each time. Others on the machine can make a
+ * measurement longer, never shorter: the shortest ones count, until they are good enough.
+ */
 static void test_hostile_input_takes_linear_time(void **state)
 {
-    static uint8_t bytes[BIG_BYTES];
+    static uint8_t honest[BIG_BYTES];
+    static uint8_t hostile[BIG_BYTES];
     static const uint8_t payload[FRAME_PAYLOAD_MAX_BYTES];
     uint64_t honest_ns = UINT64_MAX;
     uint64_t hostile_ns = UINT64_MAX;
@@ -381,15 +387,13 @@ static void test_hostile_input_takes_linear_time(void **state)
 
     (void)state;
     while (count + FRAME_MAX_BYTES <= BIG_BYTES) {
-        count += put_frame(bytes + count, 0, payload, sizeof(payload));
+        count += put_frame(honest + count, 0, payload, sizeof(payload));
     }
-    for (int i = 0; i < 5; i++) {
-        honest_ns = min_u64(honest_ns, time_to_decode(bytes, count, &frames));
+    fill_with_headers(hostile, BIG_BYTES, sizeof(struct frame_header));
+    for (int i = 0; i < MEASUREMENTS && (i < 5 || hostile_ns >= 12 * honest_ns); i++) {
+        honest_ns = min_u64(honest_ns, time_to_decode(honest, count, &frames));
         assert_int_equal(frames, BIG_BYTES / FRAME_MAX_BYTES);
-    }
-    fill_with_headers(bytes, BIG_BYTES, sizeof(struct frame_header));
-    for (int i = 0; i < 5; i++) {
-        hostile_ns = min_u64(hostile_ns, time_to_decode(bytes, BIG_BYTES, &frames));
+        hostile_ns = min_u64(hostile_ns, time_to_decode(hostile, BIG_BYTES, &frames));
         assert_int_equal(frames, 0);
     }
     printf("hostile input takes %.1f times as long\n", (double)hostile_ns / (double)honest_ns);

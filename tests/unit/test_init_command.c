@@ -145,6 +145,7 @@ struct found {
     char message[256];
     struct frame_end end;
     uint64_t go_ns;
+    uint64_t done_ns; /* it was waited for before that */
     char err[512];
     char out[512];
     int left_over; /* processes after command_kill_rest() */
@@ -193,6 +194,7 @@ static void act_as_init(const struct plan *plan, struct found *found)
     found->go_ns = clock_boottime_ns();
     command_go(&command);
     command_wait(&command, plan->grace_ms, &found->end);
+    found->done_ns = clock_boottime_ns();
     command_kill_rest();
     found->left_over = kill(-1, 0) == 0;
     read_back(spec.stdout_fd, found->out, sizeof(found->out));
@@ -228,7 +230,8 @@ static struct found run(const struct plan *plan)
     found = *shared;
     munmap(shared, sizeof(*shared));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
-        skip(); /* no PID namespaces here */
+        print_message("skipped: no PID namespaces here\n");
+        skip();
     }
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     return found;
@@ -288,7 +291,7 @@ static void test_window(void **state)
     (void)state;
     assert_true(found.end.start_boottime_ns >= found.go_ns);
     assert_true(window_ns >= 200 * NS_PER_MS);
-    assert_true(window_ns < 480 * NS_PER_MS);
+    assert_true(found.end.boottime_ns <= found.done_ns);
     found = run(
         &(struct plan){.args = {"sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"}});
     assert_true(found.end.user_ns > NS_PER_MS);
@@ -311,23 +314,23 @@ static void test_nothing_is_left(void **state)
 static void test_termination_is_passed_on(void **state)
 {
     struct found found = run(&(struct plan){
-        .args = {"sh", "-c", "trap 'echo term; exit 7' TERM; kill -INT 1; sleep 20 & wait"},
-        .grace_ms = 5000});
-    uint64_t window_ns = found.end.boottime_ns - found.end.start_boottime_ns;
+        .args = {"sh", "-c", "trap 'echo term; exit 7' TERM; kill -INT 1; sleep 600 & wait"},
+        .grace_ms = 100000});
+    uint64_t window_ns = 0;
 
     (void)state;
     assert_int_equal(exit_code(&found), 7);
     assert_string_equal(found.out, "term\n");
-    assert_true(window_ns < 5 * NS_PER_SECOND);
-    /* Who ignores it is killed when the grace has passed, orphans ending meanwhile or not. */
-    found = run(&(struct plan){
-        .args = {"sh", "-c",
-                 "trap '' TERM; kill -TERM 1; while true; do (sleep 0.02 &); sleep 0.03; done"},
-        .grace_ms = 300});
+    /* Who ignores it is killed when the grace has passed, orphans ending meanwhile or not: long before
+     * it would end by itself, on the slowest machine. */
+    found = run(&(struct plan){.args = {"sh", "-c",
+                                        "trap '' TERM; kill -TERM 1; i=0; "
+                                        "while [ $i -lt 1000 ]; do (sleep 0.02 &); sleep 0.03; "
+                                        "i=$((i+1)); done"},
+                               .grace_ms = 300});
     window_ns = found.end.boottime_ns - found.end.start_boottime_ns;
     assert_int_equal(exit_code(&found), 137);
     assert_true(window_ns >= 300 * NS_PER_MS);
-    assert_true(window_ns < 3 * NS_PER_SECOND);
     assert_int_equal(found.left_over, 0);
 }
 
@@ -361,7 +364,8 @@ static void test_user(void **state)
 
     (void)state;
     if (getuid() != 0) {
-        skip(); /* only root can become somebody else */
+        print_message("skipped: only root can become somebody else\n");
+        skip();
     }
     assert_int_equal(chmod(dir, 0755), 0);
     found = run(

@@ -592,7 +592,13 @@ static void spinning_is_bounded(void **state)
     assert_in_range(mailbox_spins(2000), 0, 1000);
     assert_in_range(mailbox_spins(NS_PER_SECOND), 0, 1000);
     if (sysconf(_SC_NPROCESSORS_ONLN) >= 2) {
-        assert_true(mailbox_spins(NS_PER_MS) > 0);
+        unsigned spins = 0;
+
+        /* Who is interrupted while it measures finds itself slow: not every time. */
+        for (unsigned i = 0; i < 1000 && spins == 0; i++) {
+            spins = mailbox_spins(NS_PER_MS);
+        }
+        assert_true(spins > 0);
     } else {
         assert_int_equal(mailbox_spins(NS_PER_MS), 0);
     }
