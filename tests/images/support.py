@@ -25,6 +25,7 @@ DIRECTORY, CHARDEV, BLOCKDEV = tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE
 OLD_TIME_S = 1_600_000_000
 SEED = int(os.environ.get("BVMM_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
 NOBODY = 65534
+PATIENCE_S = 120  # what has not happened by then never does, on a machine however loaded
 
 sys.path.insert(0, os.path.join(TOOLS, "lib"))
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from support import BVMM_RUN, HERE, TOP, Entry, ImageTest, data_of, directory, load, run
+from support import BVMM_RUN, HERE, PATIENCE_S, TOP, Entry, ImageTest, data_of, directory, load, run
 
 ALL_BYTES = bytes(range(256)) * 3
 CONFIG = ("--config.entrypoint", "/bin/entry", "--config.cmd", "default", "--config.cmd", "args",
@@ -334,21 +334,24 @@ class Results(RunTest):
 
 class Signals(RunTest):
     def start(self, **stub):
-        env = dict(self.env, STUB=json.dumps({"sleep": 30, **stub}))
+        env = dict(self.env, STUB=json.dumps({"sleep": PATIENCE_S, **stub}))
         process = subprocess.Popen([BVMM_RUN, self.image, "x"], env=env, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 10
-        while not os.path.exists(self.log):
+        self.wait_for_a_start()
+        return process
+
+    def wait_for_a_start(self):
+        deadline = time.monotonic() + PATIENCE_S
+        while not os.path.exists(self.log) or os.path.getsize(self.log) == 0:
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.02)
         time.sleep(0.1)
-        return process
 
     def test_signals_cancel_the_run(self):
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             process = self.start(stdout=b64(b"so far"))
             process.send_signal(signum)
-            out, said = process.communicate(timeout=10)
+            out, said = process.communicate(timeout=PATIENCE_S)
             self.assertEqual(process.returncode, 128 + signum, said)
             self.assertEqual(out, b"so far")
             self.assertIn(b"cancelled", said)
@@ -358,22 +361,20 @@ class Signals(RunTest):
 
     def test_ctrl_c_in_a_terminal_reaches_bvmm_once(self):
         """The terminal signals the whole group; bvmm must get one SIGINT, through bvmm-run."""
-        env = dict(self.env, STUB=json.dumps({"sleep": 30, "linger": 0.3}))
+        env = dict(self.env, STUB=json.dumps({"sleep": PATIENCE_S, "linger": 0.3}))
         process = subprocess.Popen([BVMM_RUN, self.image, "x"], env=env, start_new_session=True,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not os.path.exists(self.log):
-            time.sleep(0.02)
-        time.sleep(0.1)
+        self.wait_for_a_start()
         self.assertNotEqual(os.getsid(self.notes()[0]["pid"]), os.getsid(process.pid))
         os.killpg(process.pid, signal.SIGINT)
-        self.assertEqual(process.wait(10), 130)
+        self.assertEqual(process.wait(PATIENCE_S), 130)
         self.assertEqual([n.get("signal") for n in self.notes()], [None, int(signal.SIGINT)])
 
     def test_bvmm_does_not_outlive_a_killed_bvmm_run(self):
         process = self.start()
         process.kill()
         process.communicate()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while self.notes()[-1]["what"] != "cancelled":
             self.assertLess(time.monotonic(), deadline, "bvmm lives on")
             time.sleep(0.02)

@@ -17,8 +17,9 @@ import time
 
 import support
 
-LIMIT_S = 30
-TIMED_OUT = "bvmm: timeout: the run did not end within timeout_secs = 2 s; raise it in the job, or 0 for no limit"
+LIMIT_S = support.PATIENCE_S
+# Of a run that must show its status line: if it did not come to that, the machine is slow, and gets more time.
+TIMEOUTS_S = (2, 6, 20, 60)
 
 
 class Terminal:
@@ -57,9 +58,9 @@ class Terminal:
         self.program = -1
 
     def watch(self, until=None):
-        """To the end of the program, which closes its end; or until the last line has this in it."""
+        """To the end of the program, which closes its end; or until the last line is like this."""
         deadline = time.monotonic() + LIMIT_S
-        while until is None or until not in self.last():
+        while until is None or not re.fullmatch(until, self.last()):
             left_s = deadline - time.monotonic()
             assert left_s > 0 and select.select([self.person], [], [], left_s)[0], f"nothing more after {self.raw!r}"
             try:
@@ -75,6 +76,12 @@ class Terminal:
         os.close(self.person)
         if self.program >= 0:
             os.close(self.program)
+
+
+def timed_out(timeout_secs):
+    """As a pattern. On a busy machine somebody may be late to stop, which is said too."""
+    return re.escape(f"bvmm: timeout: the run did not end within timeout_secs = {timeout_secs} s; "
+                     "raise it in the job, or 0 for no limit") + r"(.* did not stop .*)?"
 
 
 def same(found, expected, what):
@@ -101,25 +108,30 @@ def run(place, guest, args=(), stdout=False, stderr=True, **keys):
 
 def line_and_summary(place):
     """Every half second the line says what goes on, in place; at the end it is gone, and two lines say what became of it."""
-    terminal, status, piped = run(place, "hello", timeout_secs=2)
-    same((status, piped), (124, ""), "exit status and standard output")
-    matches(terminal.screen(), [re.escape(TIMED_OUT), r"bvmm: timeout, after \d\.\d s; report: report\.json"],
-            "the screen at the end")
-    lines = [state for state in terminal.states if ", after " not in state and state not in ("", TIMED_OUT)]
-    for line in lines:
-        assert re.fullmatch(r"bvmm: [a-zA-Z ]+, \d+ s of 2 s", line), f"status line {line!r}"
-    for wanted in ("bvmm: booting the guest, 1 s of 2 s", "bvmm: booting the guest, 2 s of 2 s"):
-        assert wanted in lines, f"{wanted!r} was never on the screen: {lines}"
-    # a person is to see that it lives, and the benchmark is not to feel it
-    assert 3 <= len(lines) <= 8, f"{len(lines)} states of the line in two seconds: {lines[:20]}"
+    for timeout_secs in TIMEOUTS_S:
+        started = time.monotonic()
+        terminal, status, piped = run(place, "hello", timeout_secs=timeout_secs)
+        took_s = time.monotonic() - started
+        same((status, piped), (124, ""), "exit status and standard output")
+        matches(terminal.screen(), [timed_out(timeout_secs), r"bvmm: timeout, after \d+\.\d s; report: report\.json"],
+                "the screen at the end")
+        lines = [state for state in terminal.states
+                 if ", after " not in state and state != "" and not re.fullmatch(timed_out(timeout_secs), state)]
+        for line in lines:
+            assert re.fullmatch(rf"bvmm: [a-zA-Z ]+, \d+ s of {timeout_secs} s", line), f"status line {line!r}"
+        # a person is to see that it lives, and the benchmark is not to feel it
+        assert len(lines) <= 2 * took_s + 4, f"{len(lines)} states of the line in {took_s:.1f} seconds: {lines[:20]}"
+        wanted = [f"bvmm: booting the guest, {s} s of {timeout_secs} s" for s in (timeout_secs - 1, timeout_secs)]
+        if len(lines) >= 3 and all(line in lines for line in wanted):
+            return
+    raise AssertionError(f"{wanted} were not all on the screen: {lines}")
 
 
 def without_a_deadline(place):
     terminal = Terminal()
     with place.start("spin", timeout_secs=0, stderr=terminal.program) as process:
         terminal.opened()
-        terminal.watch(until="bvmm: booting the guest, 1 s")
-        same(terminal.last(), "bvmm: booting the guest, 1 s", "the line")
+        terminal.watch(until=r"bvmm: booting the guest, [1-9]\d* s")
         process.kill()
         process.communicate(timeout=LIMIT_S)
     terminal.close()
@@ -129,7 +141,7 @@ def without_a_deadline(place):
 def short_run(place):
     terminal, status, piped = run(place, "reset")
     same((status, piped), (0, ""), "exit status and standard output")
-    matches(terminal.screen(), [r"bvmm: guest_shutdown, after \d\.\d s; report: report\.json"], "the screen at the end")
+    matches(terminal.screen(), [r"bvmm: guest_shutdown, after \d+\.\d s; report: report\.json"], "the screen at the end")
 
 
 def quiet(place):
@@ -138,7 +150,7 @@ def quiet(place):
         same((terminal.raw, status, piped), (b"", 0, ""), f"{option}: terminal, exit status, standard output")
     terminal, status, piped = run(place, "hello", args=("--quiet",), timeout_secs=2)
     same((status, piped), (124, ""), "exit status and standard output")
-    same(terminal.raw.decode(), TIMED_OUT + "\r\n", "a run that failed: only why")
+    matches([terminal.raw.decode()], [timed_out(2) + "\r\n"], "a run that failed: only why")
 
 
 def no_terminal(place):
@@ -147,7 +159,8 @@ def no_terminal(place):
         terminal, status, piped = run(place, "reset", stdout=stdout, stderr=False)
         same((terminal.raw, status, piped), (b"", 0, ""), "terminal, exit status, standard error")
         terminal, status, piped = run(place, "hello", stdout=stdout, stderr=False, timeout_secs=2)
-        same((terminal.raw, status, piped), (b"", 124, TIMED_OUT + "\n"), "terminal, exit status, standard error")
+        same((terminal.raw, status), (b"", 124), "terminal, exit status")
+        matches([piped], [timed_out(2) + "\n"], "standard error")
 
 
 def report_on_the_terminal(place):
@@ -157,27 +170,30 @@ def report_on_the_terminal(place):
     same(status, 124, "exit status")
     report, end, rest = "\n".join(terminal.screen()).partition("\n}\n")
     same(json.loads(report + end)["status"], "timeout", "the report's status")
-    matches(rest.splitlines(), [re.escape(TIMED_OUT), r"bvmm: timeout, after \d\.\d s"], "the screen after the report")
+    matches(rest.splitlines(), [timed_out(2), r"bvmm: timeout, after \d+\.\d s"], "the screen after the report")
 
 
 def verbose(place):
     """Its lines are whole: nothing of the status line is left in them."""
-    terminal, status, _ = run(place, "hello", args=("--verbose",), timeout_secs=2)
-    same(status, 124, "exit status")
+    for timeout_secs in TIMEOUTS_S:
+        terminal, status, _ = run(place, "hello", args=("--verbose",), timeout_secs=timeout_secs)
+        same(status, 124, "exit status")
+        if any(f"booting the guest, 1 s of {timeout_secs} s" in state for state in terminal.states):
+            break
     for line in terminal.screen():
         assert re.fullmatch(r"bvmm: +\d+\.\d{3} s  [a-zA-Z ]+|bvmm: (actor|vcpu0|serial|i8042|blk0|vsock|supervisor) .*\d|"
                             r"bvmm: actor .*cpu ms|bvmm: exits of vcpu 0:.*|bvmm: timeout.*", line), f"line {line!r}"
-    assert any(re.fullmatch(r"bvmm: +\d\.\d{3} s  booting the guest", line) for line in terminal.screen()), terminal.screen()
-    assert any("booting the guest, 1 s of 2 s" in state for state in terminal.states), "no status line beside the others"
+    assert any(re.fullmatch(r"bvmm: +\d+\.\d{3} s  booting the guest", line) for line in terminal.screen()), terminal.screen()
+    assert any(f"booting the guest, 1 s of {timeout_secs} s" in state for state in terminal.states), "no status line beside the others"
 
 
 def interrupted(place):
     """Ctrl-C, twice: it reaches all of the terminal's foreground, the VM process too. The screen is clean."""
     terminal = Terminal()
-    with place.start("hello", stdin=terminal.program, stderr=terminal.program, start_new_session=True,
+    with place.start("hello", timeout_secs=LIMIT_S, stdin=terminal.program, stderr=terminal.program, start_new_session=True,
                      preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) as process:
         terminal.opened()
-        terminal.watch(until="booting the guest, 1 s of 20 s")
+        terminal.watch(until=rf"bvmm: booting the guest, [1-9]\d* s of {LIMIT_S} s")
         os.write(terminal.person, b"\x03")
         time.sleep(0.2)
         os.write(terminal.person, b"\x03")
@@ -188,7 +204,8 @@ def interrupted(place):
     # what the terminal itself shows of the keys is not bvmm's to remove
     screen = [line.replace("^C", "").rstrip() for line in terminal.screen()]
     matches([line for line in screen if line],
-            ["bvmm: cancelled(: actor vcpu0 did not stop within 60 ms)?", r"bvmm: cancelled, after \d\.\d s; report: report\.json"], "the screen at the end")
+            [r"bvmm: cancelled(: .* did not stop .*)?", r"bvmm: cancelled, after \d+\.\d s; report: report\.json"],
+            "the screen at the end")
     same(place.report()["status"], "cancelled", "the report's status")
 
 
@@ -201,7 +218,7 @@ def main():
         try:
             case(place)
             print(f"ok: {case.__name__}")
-        except (AssertionError, KeyError, OSError, ValueError) as error:
+        except (AssertionError, KeyError, OSError, ValueError, subprocess.TimeoutExpired) as error:
             failed += 1
             print(f"FAILED: {case.__name__}: {type(error).__name__} {error}")
     sys.exit(1 if failed else 0)

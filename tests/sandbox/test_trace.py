@@ -18,7 +18,7 @@ import time
 import support
 from call_trace import STRACE, Trace, tables_of
 
-ROUNDS = 10  # at most: who sleeps, and has to be woken, is chance
+ROUNDS = 10  # at most: who sleeps, and has to be woken, is chance; each gives its guests more time, for slow machines
 # Rows that no run here exercises: which, and why. A row that is exercised after all must not be here.
 LINUX = "needs a guest with virtio drivers: Linux, in the lab"
 CGROUP = "needs a control group that is delegated to bvmm: in the lab"
@@ -46,14 +46,14 @@ def traced(place, tables, guest, act=None, **keys):
     with place.start(guest, wrap=[*STRACE, path], **keys) as process:
         if act:
             act(process)
-        process.communicate(timeout=60)
+        process.communicate(timeout=support.PATIENCE_S)
     place.report()
     return Trace(path, tables)
 
 
 def vm_of(process):
     """The launcher, and the VM process when its guest has had time to start."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + support.PATIENCE_S
     while time.monotonic() < deadline:
         for launcher in support.children(process.pid):
             for pid in support.children(launcher):
@@ -85,12 +85,12 @@ def main():
     large = {"large_outputs": {"over_bytes": 0}}
     reasons = {row: next((why for pattern, why in NOT_HERE if re.fullmatch(f"(?:{pattern}).*", row)), None) for row in rows}
     traces, used = [], set()
-    for _ in range(ROUNDS):
+    for more_s in range(ROUNDS):
         traces += [
             traced(place, tables, "reset"),
-            traced(place, tables, "interrupts", timeout_secs=2, **large),
+            traced(place, tables, "interrupts", timeout_secs=2 + more_s, **large),
             traced(place, tables, "interrupts", cancel, vsock_path="bridge"),
-            traced(place, tables, "spin", hang, timeout_secs=3),
+            traced(place, tables, "spin", hang, timeout_secs=3 + 2 * more_s),
         ]
         used = {row for trace in traces for row in trace.used}
         if all(row in used or reasons[row] for row in rows):
