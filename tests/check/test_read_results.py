@@ -18,6 +18,8 @@ BVMM_TEST_SEED=4711 share=0.25
 [ RUN      ] eight_senders_lose_nothing
 6000000 messages, 784 sleeps of the receiver
 [       OK ] eight_senders_lose_nothing
+[ RUN      ] without_a_word
+[       OK ] without_a_word
 [ RUN      ] no_wakeup_of_a_sender_is_lost
 2000000 messages, 1304 times full, 1149 sleeps for room
 [  ERROR   ] --- w->senders[0].stats.wakeups > messages / 200
@@ -149,6 +151,7 @@ class Results(unittest.TestCase):
         self.assertIn("--- part: stress_mailbox\n    BVMM_TEST_SEED=4711", before)
         for line in ("1149 sleeps for room", "[  ERROR   ] --- w->senders[0]", "test_mailbox.c:791", "test_mailbox.c:860"):
             self.assertIn(line, before)
+        self.assertNotIn("without_a_word", before)
         self.assertLess(before.count("\n"), 70, "an excerpt, not all of it")
         self.assertIn("--- part: unit_x\n    nothing of interest\n", before)
         self.assertIn("stress_mailbox: no_wakeup_of_a_sender_is_lost", after)
