@@ -714,6 +714,7 @@ struct hunter {
     unsigned delay_us;   /* after it was seen */
     bool give_up;        /* atomic; the run is over */
     bool hit;            /* atomic; it got the signal */
+    bool may_vanish;     /* nobody keeps the dead for their parent: SIGCHLD is ignored */
 };
 
 static bool is_vm_process(pid_t pid)
@@ -851,6 +852,7 @@ struct patience {
     const struct hunter *hunter;
     unsigned calls;
     uint64_t last_ns;
+    bool lost;
     int cancel_signal;
 };
 
@@ -863,32 +865,50 @@ static void lose_patience(void *context, const struct bvmm_progress *progress)
     assert_true(progress->elapsed_ns >= patience->last_ns);
     patience->last_ns = progress->elapsed_ns;
     patience->calls++;
-    if (patience->calls >= 3 && __atomic_load_n(&patience->hunter->hit, __ATOMIC_ACQUIRE)) {
+    if (patience->calls >= 3 && !patience->lost &&
+        __atomic_load_n(&patience->hunter->hit, __ATOMIC_ACQUIRE)) {
+        patience->lost = true;
         bvmm_vm_cancel_by(patience->vm, patience->cancel_signal);
         bvmm_vm_cancel_by(patience->vm, SIGHUP); /* the first one is the reason */
     }
 }
 
-/* Run with a hunter. Return: the report. */
+/* Run with a hunter. Return: the report; NULL if the VM process vanished before anybody could hold on to it. */
 static struct bvmm_report *run_hunted(struct bvmm_vm *vm, struct hunter *hunter)
 {
     struct bvmm_report *report = NULL;
     struct bvmm_error error;
     pthread_t thread;
+    int code = 0;
 
     hunter->launcher_thread = gettid();
     assert_int_equal(pthread_create(&thread, NULL, hunt, hunter), 0);
-    assert_int_equal(bvmm_vm_run(vm, &report, &error), 0);
+    code = bvmm_vm_run(vm, &report, &error);
     __atomic_store_n(&hunter->give_up, true, __ATOMIC_RELAXED);
     assert_int_equal(pthread_join(thread, NULL), 0);
+    if (code != -ESRCH || !hunter->may_vanish) {
+        assert_int_equal(code, 0);
+    }
     return report;
 }
 
 #define HUNTS_MAX 100
+#define HITS_ENOUGH 20
+
+/* Chance was against a test: it is left out. But if so many VM processes were hit, that is no chance. */
+static void never_seen(unsigned hits)
+{
+    if (hits >= HITS_ENOUGH) {
+        fail_msg("%u VM processes were hit, and nothing came of it", hits);
+    }
+    print_message("skipped: only %u VM processes were caught alive, which is chance\n", hits);
+    skip();
+}
 
 static void cancel_ends_a_vm_that_hangs(void **state)
 {
     const struct stock before = take_stock();
+    unsigned hits = 0;
     bool seen = false;
 
     (void)state;
@@ -900,6 +920,7 @@ static void cancel_ends_a_vm_that_hangs(void **state)
 
         bvmm_vm_set_progress(vm, lose_patience, &patience, 20);
         report = run_hunted(vm, &hunter);
+        hits += hunter.hit;
         if (strcmp(bvmm_report_result(report)->status, "cancelled") == 0) {
             seen = true;
             assert_true(patience.calls >= 3);
@@ -914,8 +935,7 @@ static void cancel_ends_a_vm_that_hangs(void **state)
     }
     assert_nothing_left(&before);
     if (!seen) {
-        print_message("skipped: in %d runs the VM process was never caught alive\n", HUNTS_MAX);
-        skip();
+        never_seen(hits);
     }
 }
 
@@ -924,22 +944,27 @@ static void ignored_sigchld_is_told(void **state)
 {
     const struct stock before = take_stock();
     struct bvmm_report *report = NULL;
+    unsigned hits = 0;
     bool seen = false;
 
     (void)state;
     signal(SIGCHLD, SIG_IGN);
     for (unsigned i = 0; i < HUNTS_MAX && !seen; i++) {
         struct bvmm_vm *vm = good_vm();
-        struct hunter hunter = {.signal = SIGKILL};
+        struct hunter hunter = {.signal = SIGKILL, .may_vanish = true};
 
         report = run_hunted(vm, &hunter);
-        seen = strstr(bvmm_report_result(report)->error_message, "SIGCHLD") != NULL;
+        hits += hunter.hit;
+        seen =
+            report != NULL && strstr(bvmm_report_result(report)->error_message, "SIGCHLD") != NULL;
         bvmm_report_free(report);
         bvmm_vm_free(vm);
     }
     signal(SIGCHLD, SIG_DFL);
-    assert_true(seen);
     assert_nothing_left(&before);
+    if (!seen) {
+        never_seen(hits);
+    }
 }
 
 /* Return: true if it was a run as it was to be: the VM process hung, was killed, and did not die. */
@@ -960,7 +985,8 @@ static bool haunted_run(struct ghost *ghost)
     start_ns = clock_monotonic_ns();
     if (haunted) {
         assert_int_not_equal(find_vm_process(gettid()), 0); /* the report did not wait for it */
-        assert_true(patience.calls < 500); /* of 20 ms each, in 2.6 s; nor did the launcher spin */
+        /* Nor did the launcher spin: it looks each 20 ms. */
+        assert_true(patience.calls < 100 + patience.last_ns / (10 * NS_PER_MS));
     }
     lay_ghost(ghost);
     bvmm_vm_free(vm);
@@ -1003,6 +1029,7 @@ static void killed_vm_processes_have_reports(void **state)
     const struct stock before = take_stock();
     const unsigned wanted = rounds(60);
     unsigned tries = 0;
+    unsigned hits = 0;
     unsigned killed = 0;
     unsigned seed = 20260101;
 
@@ -1017,6 +1044,7 @@ static void killed_vm_processes_have_reports(void **state)
         hunter.delay_us = seed % 4 == 0 ? 0 : (seed >> 16) % 2000;
         report = run_hunted(vm, &hunter);
         result = bvmm_report_result(report);
+        hits += hunter.hit;
         if (strcmp(result->status, "vm_killed") == 0) {
             killed++;
             assert_true(hunter.hit);
@@ -1031,8 +1059,7 @@ static void killed_vm_processes_have_reports(void **state)
     print_message("%u of %u were killed in time\n", killed, tries);
     assert_nothing_left(&before);
     if (killed == 0) {
-        print_message("skipped: none was killed in time, which is chance\n");
-        skip();
+        never_seen(hits);
     }
 }
 
