@@ -86,7 +86,7 @@ int actor_start(struct actor *self, struct bvmm_error *err)
     (void)pthread_attr_destroy(&attr);
     if (code != 0) {
         return error_set(err, BVMM_ERROR_IO, -code, "cannot start the thread of actor %s: %s",
-                         self->name, strerror(code));
+                         self->name, error_text(code));
     }
     self->thread_started = true;
     return 0;

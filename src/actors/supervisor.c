@@ -406,7 +406,7 @@ static void on_ready(struct actor *self, uint64_t now_ns)
 
         if (code < 0) {
             decide_error(self, BVMM_ERROR_SANDBOX, "the supervisor cannot enter its sandbox: %s",
-                         strerror(-code));
+                         error_text(-code));
             decide_and_stop(self, RUN_VM_ERROR, now_ns);
             return;
         }
@@ -428,7 +428,7 @@ static void on_failed(struct actor *self, const struct msg *msg, uint64_t now_ns
 
     decide_error(self, (enum bvmm_error_kind)msg->failure.kind, "actor %s failed: %.*s: %s",
                  supervisor->config.actors[msg->from].name, (int)sizeof(msg->failure.what),
-                 msg->failure.what, strerror(-msg->failure.error));
+                 msg->failure.what, error_text(-msg->failure.error));
     decide_and_stop(self, RUN_VM_ERROR, now_ns);
 }
 

@@ -263,7 +263,7 @@ void vcpu_run(struct actor *self)
             look_for_stop(self);
         } else if (code < 0) {
             (void)error_set(&vcpu->end_error, BVMM_ERROR_VCPU, code, "vCPU %u: KVM_RUN failed: %s",
-                            self->index, strerror(-code));
+                            self->index, error_text(-code));
             end(self, VCPU_END_FAILED);
         } else {
             on_exit_reason(self, vcpu->kvm.run);

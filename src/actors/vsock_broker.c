@@ -148,7 +148,7 @@ int vsock_broker_new(const char *path, struct vsock_broker **ret_broker, struct 
         return err->kind != BVMM_ERROR_NONE
                    ? code
                    : error_set(err, BVMM_ERROR_IO, code, "vsock_path: cannot listen on %s: %s",
-                               path, strerror(-code));
+                               path, error_text(-code));
     }
     *ret_broker = broker;
     return 0;

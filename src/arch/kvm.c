@@ -72,12 +72,12 @@ static int open_error(const char *path, int code, struct bvmm_error *err)
                          "%s: %s; this host has no KVM: switch virtualization on in its firmware "
                          "and load the module (modprobe kvm_intel or kvm_amd), or, in a virtual "
                          "machine or container, have %s passed in",
-                         path, strerror(code), path);
+                         path, error_text(code), path);
     case EACCES:
     case EPERM:
         return permission_error(path, err);
     default:
-        return error_set(err, BVMM_ERROR_KVM, -code, "cannot open %s: %s", path, strerror(code));
+        return error_set(err, BVMM_ERROR_KVM, -code, "cannot open %s: %s", path, error_text(code));
     }
 }
 
@@ -111,7 +111,7 @@ int kvm_open(const char *path, int *ret_kvm_fd, struct bvmm_error *err)
     if (version < 0) {
         (void)close(fd);
         return error_set(err, BVMM_ERROR_KVM, version, "%s is not KVM: asked for its version: %s",
-                         path, strerror(-version));
+                         path, error_text(-version));
     }
     if (version != API_VERSION_EXPECTED) {
         (void)close(fd);
@@ -152,7 +152,7 @@ int kvm_create_vm(int kvm_fd, unsigned long type, int *ret_vm_fd, struct bvmm_er
     } while (fd < 0 && errno == EINTR);
     if (fd < 0) {
         return error_set(err, BVMM_ERROR_KVM, -errno, "KVM_CREATE_VM (type %lu): %s", type,
-                         strerror(errno));
+                         error_text(errno));
     }
     *ret_vm_fd = fd;
     return 0;
@@ -173,7 +173,7 @@ int kvm_set_memory(int vm_fd, const struct guest_memory *memory, struct bvmm_err
         if (ret < 0) {
             return error_set(err, BVMM_ERROR_MEMORY, ret,
                              "KVM_SET_USER_MEMORY_REGION (%" PRIu64 " MiB at 0x%" PRIx64 "): %s",
-                             region->range.bytes / MIB, region->range.base.v, strerror(-ret));
+                             region->range.bytes / MIB, region->range.base.v, error_text(-ret));
         }
     }
     return 0;
@@ -185,7 +185,8 @@ int kvm_irqfd(int vm_fd, int event_fd, uint32_t gsi, struct bvmm_error *err)
     int ret = ioctl_again(vm_fd, KVM_IRQFD, &irqfd);
 
     if (ret < 0) {
-        return error_set(err, BVMM_ERROR_KVM, ret, "KVM_IRQFD (line %u): %s", gsi, strerror(-ret));
+        return error_set(err, BVMM_ERROR_KVM, ret, "KVM_IRQFD (line %u): %s", gsi,
+                         error_text(-ret));
     }
     return 0;
 }
@@ -205,7 +206,8 @@ int kvm_ioeventfd(int vm_fd, int event_fd, enum arch_bus bus, uint64_t address, 
 
     if (ret < 0) {
         return error_set(err, BVMM_ERROR_KVM, ret, "KVM_IOEVENTFD (%s 0x%" PRIx64 ", %u bytes): %s",
-                         bus == ARCH_BUS_PIO ? "port" : "address", address, bytes, strerror(-ret));
+                         bus == ARCH_BUS_PIO ? "port" : "address", address, bytes,
+                         error_text(-ret));
     }
     return 0;
 }
@@ -227,7 +229,7 @@ int kvm_create_vcpu(int kvm_fd, int vm_fd, unsigned index, struct kvm_vcpu_handl
     } while (vcpu.fd < 0 && errno == EINTR);
     if (vcpu.fd < 0) {
         return error_set(err, BVMM_ERROR_VCPU, -errno, "KVM_CREATE_VCPU (number %u): %s", index,
-                         strerror(errno));
+                         error_text(errno));
     }
     vcpu.run = mmap(NULL, vcpu.run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu.fd, 0);
     if (vcpu.run == MAP_FAILED) {
@@ -235,7 +237,7 @@ int kvm_create_vcpu(int kvm_fd, int vm_fd, unsigned index, struct kvm_vcpu_handl
 
         (void)close(vcpu.fd);
         return error_set(err, BVMM_ERROR_VCPU, -code, "cannot map the run page of vCPU %u: %s",
-                         index, strerror(code));
+                         index, error_text(code));
     }
     *ret_vcpu = vcpu;
     return 0;

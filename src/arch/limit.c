@@ -32,7 +32,7 @@ int kvm_limit_begin(struct kvm_limit *limit, struct kvm_run *run, uint64_t limit
     limited_run = run;
     event.sigev_notify_thread_id = gettid();
     if (timer_create(CLOCK_MONOTONIC, &event, &limit->timer) != 0) {
-        return error_set(err, BVMM_ERROR_KVM, -errno, "timer_create: %s", strerror(errno));
+        return error_set(err, BVMM_ERROR_KVM, -errno, "timer_create: %s", error_text(errno));
     }
     (void)sigemptyset(&unblocked);
     (void)sigaddset(&unblocked, ARCH_PROBE_SIGNAL);

@@ -115,7 +115,7 @@ int blob_read(const struct arch_blob *blob, uint64_t offset, void *ret_data, uin
         }
         if (got < 0) {
             return error_set(err, BVMM_ERROR_IO, -errno, "cannot read %s at offset %" PRIu64 ": %s",
-                             blob->name, offset, strerror(errno));
+                             blob->name, offset, error_text(errno));
         }
         if (got == 0) {
             return error_set(err, BVMM_ERROR_IO, -ENODATA,

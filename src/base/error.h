@@ -18,4 +18,13 @@
 int error_set(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const char *fmt, ...)
     printf_like(4, 5);
 
+/*
+ * error_text, signal_text - what strerror() and strsignal() say, in English, whatever locale a program
+ * that embeds the library has set. Those look for a translation then, which opens files and
+ * maps them: in an actor's filter that would be the end, and the error would not be told.
+ * @code: an errno, positive. Return: never NULL; static.
+ */
+const char *error_text(int code);
+const char *signal_text(int number);
+
 #endif

@@ -164,7 +164,7 @@ int record_create(const struct record_limits *limits, struct record **ret_record
         return error_set(err, BVMM_ERROR_MEMORY, r,
                          "cannot make %" PRIu64 " bytes of shared memory for the run record: %s; "
                          "free memory, or lower the job's limits",
-                         size_bytes, strerror(-r));
+                         size_bytes, error_text(-r));
     }
     memcpy(record, layout, sizeof(*record));
     free(layout);

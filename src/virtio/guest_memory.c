@@ -57,7 +57,7 @@ failed:
     return error_set(err, BVMM_ERROR_MEMORY, -errno,
                      "cannot reserve %llu MiB for the guest: %s; ask for less (memory_mib), or "
                      "raise the limit on address space (ulimit -v)",
-                     (unsigned long long)(range->bytes / MIB), strerror(errno));
+                     (unsigned long long)(range->bytes / MIB), error_text(errno));
 }
 
 int guest_memory_init(struct guest_memory *memory, const struct guest_range *ranges, unsigned count,

@@ -93,7 +93,7 @@ int bvmm_vm_new(const struct bvmm_config *config, struct bvmm_vm **ret_vm, struc
     if (code == 0) {
         vm->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (vm->cancel_fd < 0) {
-            code = error_set(error, BVMM_ERROR_IO, -errno, "eventfd: %s", strerror(errno));
+            code = error_set(error, BVMM_ERROR_IO, -errno, "eventfd: %s", error_text(errno));
         }
     }
     if (code == 0) {
@@ -360,7 +360,7 @@ int bvmm_kernel_bytes(const uint8_t **ret_kernel, size_t *ret_bytes, struct bvmm
     }
     kernel = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     code = kernel == MAP_FAILED ? error_set(error, BVMM_ERROR_KERNEL_LOAD, -errno,
-                                            "cannot map the bundled kernel: %s", strerror(errno))
+                                            "cannot map the bundled kernel: %s", error_text(errno))
                                 : 0;
     (void)close(fd);
     if (code == 0) {

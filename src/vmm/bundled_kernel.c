@@ -162,7 +162,7 @@ static int open_on_disk(int *ret_fd, size_t *ret_bytes, struct bvmm_error *err)
     fd = open(info.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 || fstat(fd, &status) < 0) {
         r = error_set(err, BVMM_ERROR_KERNEL_LOAD, -errno,
-                      "cannot open the bundled kernel %.600s: %s", info.path, strerror(errno));
+                      "cannot open the bundled kernel %.600s: %s", info.path, error_text(errno));
     } else if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != info.size_bytes) {
         r = error_set(
             err, BVMM_ERROR_KERNEL_LOAD, -EINVAL,
@@ -194,7 +194,7 @@ static int open_embedded(struct embedded_file kernel, int *ret_fd, struct bvmm_e
             close(fd);
         }
         return error_set(err, BVMM_ERROR_MEMORY, r, "no memory for the embedded kernel: %s",
-                         strerror(-r));
+                         error_text(-r));
     }
     *ret_fd = fd;
     return 0;

@@ -272,14 +272,14 @@ static int open_base(struct cgroup *cgroup, char own[PATH_MAX], struct cgroup_fa
     if (cgroup->base_fd < 0 || faccessat(cgroup->base_fd, ".", W_OK, AT_EACCESS) < 0 ||
         faccessat(cgroup->base_fd, "cgroup.procs", W_OK, AT_EACCESS) < 0) {
         add_reason(facts, "the control group %.200s is not delegated to this user: %s", own,
-                   strerror(errno));
+                   error_text(errno));
         return -EACCES;
     }
     code = lock_base(cgroup->base_fd, LOCK_TRIES);
     if (code < 0) {
         add_reason(facts, "%.200s cannot be locked: %s", own,
                    code == -EWOULDBLOCK ? "another bvmm has it; is that stopped?"
-                                        : strerror(-code));
+                                        : error_text(-code));
         return code;
     }
     (void)snprintf(facts->path, sizeof(facts->path), "%s", own);
@@ -375,7 +375,7 @@ static int move_away(struct cgroup *cgroup, struct cgroup_facts *facts)
     if (code < 0) {
         (void)unlinkat(cgroup->base_fd, LEAF_OURS, AT_REMOVEDIR);
         add_reason(facts, "bvmm cannot move into a control group " LEAF_OURS ": %s",
-                   strerror(-code));
+                   error_text(-code));
         return code;
     }
     cgroup->moved = true;
@@ -397,7 +397,7 @@ static int enable(struct cgroup *cgroup, const struct cgroup_limits *limits,
         code = read_file(cgroup->base_fd, "cgroup.subtree_control", enabled);
     }
     if (code != 0) {
-        add_reason(facts, "its controllers cannot be read: %s", strerror(-code));
+        add_reason(facts, "its controllers cannot be read: %s", error_text(-code));
         return code;
     }
     for (unsigned i = 0; i < CONTROLLER_COUNT; i++) {
@@ -488,7 +488,7 @@ static int set_cpus(int dir_fd, const char *cpus, struct cgroup_facts *facts)
     }
     if (code < 0) {
         add_reason(facts, "cpus \"%.64s\" cannot be set: %s", cpus,
-                   code == -ENOENT ? "there is no cpuset controller" : strerror(-code));
+                   code == -ENOENT ? "there is no cpuset controller" : error_text(-code));
         return code;
     }
     if (!parse_cpus(text, had) || memcmp(wanted, had, sizeof(had)) != 0) {
@@ -505,7 +505,7 @@ static int set_limit(int dir_fd, const char *file, uint64_t limit, const char *c
 
     if (code < 0) {
         add_reason(facts, "%s cannot be set: %s%s%s", file,
-                   code == -ENOENT ? "there is no controller " : strerror(-code),
+                   code == -ENOENT ? "there is no controller " : error_text(-code),
                    code == -ENOENT ? controller : "", "");
     }
     return code;
@@ -586,7 +586,7 @@ static int make(struct cgroup *cgroup, const char *own, const struct cgroup_limi
     }
     code = make_dir(cgroup);
     if (code < 0) {
-        add_reason(facts, "no control group can be made in %.200s: %s", path, strerror(-code));
+        add_reason(facts, "no control group can be made in %.200s: %s", path, error_text(-code));
         return code;
     }
     keep_files(cgroup);

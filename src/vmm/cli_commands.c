@@ -23,7 +23,7 @@ bool cli_print(const void *data, size_t bytes)
     int r = fileio_write(STDOUT_FILENO, data, bytes);
 
     if (r < 0) {
-        fprintf(stderr, "bvmm: cannot write to standard output: %s\n", strerror(-r));
+        fprintf(stderr, "bvmm: cannot write to standard output: %s\n", error_text(-r));
     }
     return r == 0;
 }
@@ -34,7 +34,7 @@ enum exit_status cli_finish_output(void)
     if (fflush(stdout) == 0 && !ferror(stdout)) {
         return EXIT_STATUS_OK;
     }
-    fprintf(stderr, "bvmm: cannot write to standard output: %s\n", strerror(errno));
+    fprintf(stderr, "bvmm: cannot write to standard output: %s\n", error_text(errno));
     return EXIT_STATUS_VM;
 }
 
@@ -96,7 +96,7 @@ static int copy_kernel(const char *path, struct bvmm_error *err)
     kernel = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     if (kernel == MAP_FAILED) {
         r = error_set(err, BVMM_ERROR_IO, -errno, "cannot read the bundled kernel: %s",
-                      strerror(errno));
+                      error_text(errno));
     } else {
         r = write_kernel(path, kernel, bytes, err);
         munmap(kernel, bytes);

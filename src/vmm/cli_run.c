@@ -165,7 +165,7 @@ static int set_report_path(struct bvmm_config *config, const char *path, struct 
     if (!cwd || asprintf(&absolute, "%s/%s", cwd, path) < 0) {
         free(cwd);
         return error_set(err, BVMM_ERROR_IO, -errno, "--report %.600s: no working directory: %s",
-                         path, strerror(errno));
+                         path, error_text(errno));
     }
     r = bvmm_config_set_string(config, "report_path", absolute, err);
     free(cwd);

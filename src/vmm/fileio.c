@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/error.h"
+
 #define FILE_MODE 0666 /* less the umask */
 #define NAME_TRIES 16
 
@@ -222,7 +224,8 @@ static int link_temp_name(struct fileio_new *file, const char *name)
 
 const char *fileio_strerror(int error)
 {
-    return error == -EEXIST ? "something that is no regular file has that name" : strerror(-error);
+    return error == -EEXIST ? "something that is no regular file has that name"
+                            : error_text(-error);
 }
 
 /* To rename a file over /dev/null, as root, would be a disaster. */

@@ -228,7 +228,7 @@ int filter_new(const char *name, const struct policy *policy, const struct polic
         free(filter);
         return error_set(err, BVMM_ERROR_SANDBOX, code,
                          "cannot make the filter of %s (at the call %s): %s", name, call,
-                         strerror(-code));
+                         error_text(-code));
     }
     *ret_filter = filter;
     return 0;

@@ -118,7 +118,7 @@ static int read_into(struct archive *archive, int fd, off_t position, const char
         }
         if (count < 0) {
             return error_set(err, BVMM_ERROR_IO, -errno, "cannot read the %s: %s", what,
-                             strerror(errno));
+                             error_text(errno));
         }
         if (count == 0) {
             return 0;

@@ -259,7 +259,7 @@ void jail_note_refused(struct record_sandbox *sandbox, enum sandbox_layer layer,
     const size_t used = strlen(sandbox->refused);
 
     (void)snprintf(sandbox->refused + used, sizeof(sandbox->refused) - used, "%s%s: %s",
-                   used > 0 ? "; " : "", sandbox_layer_name(layer), strerror(-code));
+                   used > 0 ? "; " : "", sandbox_layer_name(layer), error_text(-code));
 }
 
 int jail_refusal(enum sandbox_layer layer, int code, struct bvmm_error *err)
@@ -267,7 +267,7 @@ int jail_refusal(enum sandbox_layer layer, int code, struct bvmm_error *err)
     return error_set(err, BVMM_ERROR_SANDBOX, code,
                      "this host refuses the sandbox's layer %s: %s; %s; or allow it in the job by "
                      "\"sandbox\": \"best_effort\"",
-                     sandbox_layer_name(layer), strerror(-code), advice_on(layer));
+                     sandbox_layer_name(layer), error_text(-code), advice_on(layer));
 }
 
 int jail_enter(enum job_sandbox mode, struct record *record, struct bvmm_error *err)

@@ -356,7 +356,7 @@ static int read_json(struct job *job, const char *path, json_t **ret_root,
         job_problem(problems, job,
                     "cannot read the job: %s; expected a JSON file, or - for "
                     "standard input",
-                    strerror(-r));
+                    error_text(-r));
         return r;
     }
     *ret_root = job_parse(job, text, bytes, problems);

@@ -131,7 +131,7 @@ static bool read_head(struct opener *o, const char *key, const struct job_file *
         n = pread(file->fd, head + used, FILE_HEAD_BYTES - used, (off_t)used);
         if (n < 0) {
             job_problem(o->problems, o->job, "%s: cannot read \"%.*s\": %s", key, SHOWN_PATH_BYTES,
-                        file->path, strerror(errno));
+                        file->path, error_text(errno));
             return false;
         }
         used += (size_t)n;
@@ -187,7 +187,7 @@ static bool open_file(struct opener *o, const char *key, struct job_file *file)
     }
     if (fd < 0) {
         job_problem(o->problems, o->job, "%s: cannot open \"%.*s\": %s; %s", key, SHOWN_PATH_BYTES,
-                    file->path, strerror(errno), open_hint(errno));
+                    file->path, error_text(errno), open_hint(errno));
         return false;
     }
     file->fd = fd;
@@ -414,7 +414,7 @@ static int open_parent(struct opener *o, const char *key, const char *path)
         job_problem(o->problems, o->job,
                     "%s: no file can be made at \"%.*s\": %s; expected a name in a directory that "
                     "is there and writable",
-                    key, SHOWN_PATH_BYTES, path, strerror(errno));
+                    key, SHOWN_PATH_BYTES, path, error_text(errno));
         if (dir_fd >= 0) {
             close(dir_fd);
         }

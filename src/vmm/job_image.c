@@ -110,7 +110,7 @@ static int ask_tool(struct taker *t, const char *subcommand, const char *path,
     const int code = tool_run(t->tool, argv, result);
 
     if (code < 0) {
-        (void)snprintf(what, sizeof(what), "cannot run " TOOL_NAME " (%s)", strerror(-code));
+        (void)snprintf(what, sizeof(what), "cannot run " TOOL_NAME " (%s)", error_text(-code));
         return problem(t, what, t->tool);
     }
     if (result->exit_code != 0) {

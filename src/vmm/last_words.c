@@ -162,7 +162,7 @@ static int render(const struct launcher_view *view, bool forbidden, struct templ
     }
     return code < 0 ? error_set(err, BVMM_ERROR_MEMORY, code,
                                 "cannot keep a report ready for the launcher's own end: %s",
-                                strerror(-code))
+                                error_text(-code))
                     : 0;
 }
 
@@ -368,7 +368,7 @@ int last_words_prepare(const struct launcher_view *view, struct bvmm_error *err)
     last.silent = 0;
     code = catch_crashes();
     return code < 0 ? error_set(err, BVMM_ERROR_SANDBOX, code, "cannot catch signals: %s",
-                                strerror(-code))
+                                error_text(-code))
                     : 0;
 }
 

@@ -269,7 +269,7 @@ static void explain_death(struct record *record, const siginfo_t *info)
         return;
     }
     (void)snprintf(message, sizeof(message), "the VM process was killed by signal %d (%s)%s",
-                   info->si_status, strsignal(info->si_status),
+                   info->si_status, signal_text(info->si_status),
                    info->si_status == SIGKILL ? "; by somebody outside, or for want of memory"
                                               : "");
     outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_DEVICE, message);
@@ -419,7 +419,7 @@ static int start(struct launcher *launcher, struct bvmm_error *err)
     if (launcher->pidfd < 0) {
         code = -errno;
         return error_set(err, BVMM_ERROR_IO, code, "pidfd_open: %s (bvmm needs Linux 5.3)",
-                         strerror(-code));
+                         error_text(-code));
     }
     return 0;
 }

@@ -175,7 +175,8 @@ static int make_mailboxes(struct machine *machine, struct bvmm_error *err)
         code = mailbox_new(lanes, to->stats, &to->mailbox);
         if (code < 0) {
             return error_set(err, BVMM_ERROR_MEMORY, code,
-                             "cannot make the mailbox of actor %s: %s", to->name, strerror(-code));
+                             "cannot make the mailbox of actor %s: %s", to->name,
+                             error_text(-code));
         }
     }
     return 0;
@@ -219,7 +220,7 @@ static int make_irq(struct machine *machine, const struct arch_window *window,
 
     if (fd < 0) {
         return error_set(err, BVMM_ERROR_DEVICE, -errno, "actor %s: eventfd: %s", device->name,
-                         strerror(errno));
+                         error_text(errno));
     }
     machine->irq_fds[device->id] = fd;
     return kvm_irqfd(machine->vm_fd, fd, window->gsi, err);
@@ -372,7 +373,7 @@ static int attach_supervisor(struct machine *machine, struct bvmm_error *err)
     machine->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (machine->signal_fd < 0 || machine->timer_fd < 0) {
         return error_set(err, BVMM_ERROR_IO, -errno, "cannot make the supervisor's timer: %s",
-                         strerror(errno));
+                         error_text(errno));
     }
     supervisor_init(&machine->supervisor, &machine->actors[ACTOR_ID_SUPERVISOR], &config,
                     machine->timer_fd, machine->signal_fd);
@@ -593,7 +594,7 @@ static int make_filters(struct machine *machine, struct bvmm_error *err)
 
     if (code < 0) {
         return error_set(err, BVMM_ERROR_SANDBOX, code, "cannot install the handler of SIGSYS: %s",
-                         strerror(-code));
+                         error_text(-code));
     }
     for (unsigned i = 0; i < machine->actor_count && code == 0; i++) {
         struct actor *actor = &machine->actors[i];

@@ -318,7 +318,7 @@ int report_put(json_t *report, const char *path, int dir_fd, enum report_place *
         return stdout_r == 0 ? 0
                              : error_set(err, BVMM_ERROR_IO, stdout_r,
                                          "cannot write the report to standard output: %s",
-                                         strerror(-stdout_r));
+                                         error_text(-stdout_r));
     }
     return error_set(err, BVMM_ERROR_IO, r, "cannot write the report to '%.600s': %s; %s", path,
                      fileio_strerror(r),

@@ -182,7 +182,7 @@ static void set_own_kernel(struct report_builder *b, json_t *kernel)
 
     if (r < 0) {
         report_absent(b, kernel, "version", "the kernel's file could not be read");
-        report_absent(b, kernel, "sha256", strerror(-r));
+        report_absent(b, kernel, "sha256", error_text(-r));
         return;
     }
     if (scan.version[0]) {

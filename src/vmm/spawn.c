@@ -196,7 +196,7 @@ static int hear_helper(pid_t helper, int word_fd, pid_t *ret_pid, struct bvmm_er
     }
     if (n == sizeof(word) && word.code < 0) {
         return error_set(err, BVMM_ERROR_IO, word.code, "cannot start the VM process: %s",
-                         strerror(-word.code));
+                         error_text(-word.code));
     }
     return error_set(err, BVMM_ERROR_IO, -EIO,
                      "cannot start the VM process: its parent for a moment ended without a word "
@@ -220,12 +220,12 @@ int spawn_process(enum job_sandbox mode, struct record *record, int cgroup_fd,
     int code = 0;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, alive) < 0) {
-        return error_set(err, BVMM_ERROR_IO, -errno, "socketpair: %s", strerror(errno));
+        return error_set(err, BVMM_ERROR_IO, -errno, "socketpair: %s", error_text(errno));
     }
     if (pipe2(word, O_CLOEXEC) < 0) {
         code = -errno;
         close_pair(alive);
-        return error_set(err, BVMM_ERROR_IO, code, "pipe: %s", strerror(-code));
+        return error_set(err, BVMM_ERROR_IO, code, "pipe: %s", error_text(-code));
     }
     pid = fork();
     if (pid == 0) {
@@ -239,7 +239,7 @@ int spawn_process(enum job_sandbox mode, struct record *record, int cgroup_fd,
     (void)close(alive[0]);
     (void)close(word[1]);
     if (code < 0) {
-        (void)error_set(err, BVMM_ERROR_IO, code, "cannot fork: %s", strerror(-code));
+        (void)error_set(err, BVMM_ERROR_IO, code, "cannot fork: %s", error_text(-code));
     } else {
         code = hear_helper(pid, word[0], ret_pid, err);
     }

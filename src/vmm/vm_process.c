@@ -139,7 +139,7 @@ void vm_process_main(void *context, int alive_fd)
     }
     if (code < 0) {
         (void)error_set(&err, BVMM_ERROR_IO, code, "cannot set up the VM process: %s",
-                        strerror(-code));
+                        error_text(-code));
         give_up(record, alive_fd, &err);
     }
     if (machine_new(process->job, record, &machine, &err) < 0) {

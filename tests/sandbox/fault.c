@@ -5,12 +5,16 @@
  *
  * BVMM_FAULT_AT: vm (the supervisor, in its sandbox), waiting or writing (the launcher, in its filters).
  * BVMM_FAULT: how; see faults[].
+ * BVMM_FAULT_RUN: an errno: KVM_RUN fails with it, and the program has set its locale from the environment.
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
+#include <linux/kvm.h>
+#include <locale.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -256,6 +260,7 @@ static const struct {
 /* From the environment, while there is one. */
 static char at[16];
 static char how[16];
+static int run_errno;
 
 static void take(const char *name, char value[16])
 {
@@ -269,12 +274,18 @@ static void take(const char *name, char value[16])
 __attribute__((constructor)) static void prepare(void)
 {
     const int fd = memfd_create("empty", MFD_CLOEXEC);
+    char text[16] = "0";
 
     (void)dl_iterate_phdr(learn_program, NULL);
     page_behind_a_file = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     (void)close(fd);
     take("BVMM_FAULT_AT", at);
     take("BVMM_FAULT", how);
+    take("BVMM_FAULT_RUN", text);
+    run_errno = atoi(text);
+    if (run_errno != 0) {
+        (void)setlocale(LC_ALL, "");
+    }
 }
 
 static void maybe(const char *here)
@@ -309,4 +320,19 @@ int fsync(int fd)
 {
     maybe("writing");
     return (int)syscall(SYS_fsync, fd);
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+    va_list args;
+    void *argument = NULL;
+
+    va_start(args, request);
+    argument = va_arg(args, void *);
+    va_end(args);
+    if (request == KVM_RUN && run_errno != 0) {
+        errno = run_errno;
+        return -1;
+    }
+    return (int)syscall(SYS_ioctl, fd, request, argument);
 }

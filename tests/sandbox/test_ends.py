@@ -5,6 +5,7 @@
 usage: test_ends.py BVMM FAULT_LIBRARY
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -130,6 +131,16 @@ def started_where_sigchld_is_ignored(place, validate):
         same((report["status"], report["vm_signal"] and report["vm_signal"]["name"]), expected, "status and signal")
 
 
+def fails_in_a_locale(place, validate, library):
+    """An actor's error is told in its filter, in a program that has set a locale: nobody looks for a translation."""
+    env = {"LD_PRELOAD": library, "BVMM_FAULT_RUN": str(errno.EFAULT), "LC_ALL": "C.UTF-8", "LANGUAGE": "de"}
+    code, _, _ = place.run("hello", env=env)
+    report = place.report()
+    validate(report)
+    same((code, report["status"]), (4, "vm_error"), "exit status and status")
+    has(report["error"]["message"], "KVM_RUN failed: Bad address")
+
+
 def panics(place, validate):
     """The VM process ends as it should, after a reset; the console says that it was a panic."""
     code, _, _ = place.run("panic")
@@ -250,6 +261,7 @@ def main():
     cases = [(f"{case[0]}: {case[1]}", lambda case=case: fault(place, validate, library, *case)) for case in FAULTS]
     cases += [("the VM process is killed", lambda: killed_from_outside(place, validate))]
     cases += [("SIGCHLD is ignored", lambda: started_where_sigchld_is_ignored(place, validate))]
+    cases += [("KVM_RUN fails in a locale", lambda: fails_in_a_locale(place, validate, library))]
     cases += [("the guest panics", lambda: panics(place, validate))]
     cases += [("the VM process hangs at the deadline", lambda: hangs_at_the_deadline(place, validate))]
     cases += [("the VM process lies about times", lambda: lies_about_times(place, validate, library))]

@@ -38,7 +38,7 @@ int gic_choose(int vm_fd, unsigned vcpus, enum arm64_gic *ret_gic, struct bvmm_e
                          "this host's KVM can make neither a GICv3 nor a GICv2 (%s): its own "
                          "interrupt controller has no support for virtual machines, or the kernel "
                          "was not told of it",
-                         strerror(-ret));
+                         error_text(-ret));
     }
     if (vcpus > ARM64_GICV2_VCPUS_MAX) {
         return error_set(err, BVMM_ERROR_GIC, -ENOTSUP,
@@ -56,7 +56,7 @@ static int set_attribute(int gic_fd, uint32_t group, uint64_t attribute, void *v
         .group = group, .attr = attribute, .addr = (uint64_t)(uintptr_t)value};
 
     if (ioctl(gic_fd, KVM_SET_DEVICE_ATTR, &attr) < 0) {
-        return error_set(err, BVMM_ERROR_GIC, -errno, "the GIC's %s: %s", what, strerror(errno));
+        return error_set(err, BVMM_ERROR_GIC, -errno, "the GIC's %s: %s", what, error_text(errno));
     }
     return 0;
 }
@@ -87,7 +87,7 @@ int gic_create(int vm_fd, enum arm64_gic gic, unsigned vcpus, int *ret_fd, struc
 
     if (fd < 0) {
         return error_set(err, BVMM_ERROR_GIC, fd, "KVM_CREATE_DEVICE (GICv%d): %s",
-                         gic == ARM64_GIC_V3 ? 3 : 2, strerror(-fd));
+                         gic == ARM64_GIC_V3 ? 3 : 2, error_text(-fd));
     }
     ret = set_addresses(fd, gic, vcpus, err);
     if (ret == 0) {

@@ -96,7 +96,7 @@ static int run_guest(const struct probe *probe, struct bvmm_error *err)
                      "itself off ended with %s; bvmm's tests can use an emulated machine: "
                      "tests/lab/lab --arch aarch64",
                      ret == -EINTR ? "a time-out"
-                     : ret < 0     ? strerror(-ret)
+                     : ret < 0     ? error_text(-ret)
                                    : kvm_exit_name(run->exit_reason));
 }
 

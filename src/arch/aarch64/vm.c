@@ -48,7 +48,7 @@ static int vcpu_ioctl(int fd, unsigned long request, void *argument, unsigned in
 {
     if (ioctl(fd, request, argument) < 0) {
         return error_set(err, BVMM_ERROR_VCPU, -errno, "%s (vCPU %u): %s", name, index,
-                         strerror(errno));
+                         error_text(errno));
     }
     return 0;
 }
@@ -170,7 +170,7 @@ int arch_vcpu_init(struct arch_vm *vm, unsigned index, int vcpu_fd, struct bvmm_
 
     if (ioctl(vm->vm_fd, KVM_ARM_PREFERRED_TARGET, &init) < 0) {
         return error_set(err, BVMM_ERROR_VCPU, -errno, "KVM_ARM_PREFERRED_TARGET: %s",
-                         strerror(errno));
+                         error_text(errno));
     }
     choose_features(vm, index, &init, &finalize);
     ret = vcpu_ioctl(vcpu_fd, KVM_ARM_VCPU_INIT, &init, index, "KVM_ARM_VCPU_INIT", err);
@@ -248,7 +248,7 @@ int arch_load_kernel(struct arch_vm *vm, const struct guest_memory *memory,
                      struct bvmm_error *err)
 {
     if (getrandom(vm->machine.seed, sizeof(vm->machine.seed), 0) != sizeof(vm->machine.seed)) {
-        return error_set(err, BVMM_ERROR_BOOT, -EIO, "getrandom: %s", strerror(errno));
+        return error_set(err, BVMM_ERROR_BOOT, -EIO, "getrandom: %s", error_text(errno));
     }
     return arm64_load_kernel(&vm->machine, memory, request, ret_boot, err);
 }

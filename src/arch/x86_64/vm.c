@@ -61,7 +61,7 @@ static int vm_ioctl(int fd, unsigned long request, const void *argument, const c
                     struct bvmm_error *err)
 {
     if (ioctl(fd, request, argument) < 0) {
-        return error_set(err, BVMM_ERROR_KVM, -errno, "%s: %s", name, strerror(errno));
+        return error_set(err, BVMM_ERROR_KVM, -errno, "%s: %s", name, error_text(errno));
     }
     return 0;
 }
@@ -71,7 +71,7 @@ static int vcpu_ioctl(int fd, unsigned long request, void *argument, unsigned in
 {
     if (ioctl(fd, request, argument) < 0) {
         return error_set(err, BVMM_ERROR_VCPU, -errno, "%s (vCPU %u): %s", name, index,
-                         strerror(errno));
+                         error_text(errno));
     }
     return 0;
 }
@@ -87,7 +87,7 @@ static int create_chips(struct arch_vm *vm, struct bvmm_error *err)
                        "KVM_SET_IDENTITY_MAP_ADDR", err);
     }
     if (ret == 0 && ioctl(vm->vm_fd, KVM_SET_TSS_ADDR, (unsigned long)X86_TSS) < 0) {
-        ret = error_set(err, BVMM_ERROR_KVM, -errno, "KVM_SET_TSS_ADDR: %s", strerror(errno));
+        ret = error_set(err, BVMM_ERROR_KVM, -errno, "KVM_SET_TSS_ADDR: %s", error_text(errno));
     }
     if (ret == 0) {
         ret = vm_ioctl(vm->vm_fd, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", err);
@@ -174,7 +174,7 @@ static int set_cpuid(struct arch_vm *vm, unsigned index, int vcpu_fd, struct bvm
     if (ret != 0) {
         return error_set(err, BVMM_ERROR_VCPU, ret,
                          "KVM_GET_SUPPORTED_CPUID gave a table that cannot be used: %s",
-                         strerror(-ret));
+                         error_text(-ret));
     }
     return vcpu_ioctl(vcpu_fd, KVM_SET_CPUID2, &vm->table, index, "KVM_SET_CPUID2", err);
 }
@@ -195,7 +195,7 @@ static int set_msrs(unsigned index, int vcpu_fd, struct bvmm_error *err)
     done = ioctl(vcpu_fd, KVM_SET_MSRS, &msrs);
     if (done < 0) {
         return error_set(err, BVMM_ERROR_VCPU, -errno, "KVM_SET_MSRS (vCPU %u): %s", index,
-                         strerror(errno));
+                         error_text(errno));
     }
     if ((size_t)done < ARRAY_SIZE(msrs.entries)) {
         return error_set(err, BVMM_ERROR_VCPU, -EINVAL,
