@@ -265,19 +265,24 @@ static void on_exit_status(struct actor *self, const struct msg_exit *exit)
     }
 }
 
-/* Port 5002, or the stream of bvmm's init: decimal text. What is no number is no exit code. */
-static void on_exit_code_stream(struct actor *self)
+/*
+ * Port 5002, or the stream of bvmm's init: decimal text. What is no number is no exit code, and nor is
+ * what may be a part of one. The length is loaded once: behind a broken stream's end its writer may
+ * still be at it.
+ */
+static void on_exit_code_stream(struct actor *self, enum stream_state state)
 {
     const struct record_stream *stream = &self->record->streams[STREAM_EXIT_CODE];
+    const uint64_t length_bytes = __atomic_load_n(&stream->length_bytes, __ATOMIC_ACQUIRE);
     struct run_outcome *outcome = outcome_of(self);
     char text[16] = "";
     char *end = NULL;
     long value = 0;
 
-    if (outcome->has_wait_status || stream->length_bytes >= sizeof(text)) {
+    if (state != STREAM_COMPLETE || outcome->has_wait_status || length_bytes >= sizeof(text)) {
         return;
     }
-    memcpy(text, record_stream_bytes(self->record, STREAM_EXIT_CODE), stream->length_bytes);
+    memcpy(text, record_stream_bytes(self->record, STREAM_EXIT_CODE), length_bytes);
     errno = 0;
     value = strtol(text, &end, 10);
     if (errno != 0 || end == text || value < 0 || value > 255) {
@@ -319,7 +324,7 @@ static void on_stream_end(struct actor *self, const struct msg_stream *ended, ui
     }
     supervisor->stream_ended[ended->stream] = true;
     if (ended->stream == STREAM_EXIT_CODE) {
-        on_exit_code_stream(self);
+        on_exit_code_stream(self, (enum stream_state)ended->state);
     }
     stop_if_complete(self, now_ns);
 }

@@ -150,12 +150,17 @@ static void tell_exit(struct run *run, int wait_status)
          (struct msg){.kind = MSG_COMMAND_EXIT, .exit = {.wait_status = wait_status}}, START_NS);
 }
 
-static void tell_stream_end(struct run *run, enum stream_id stream)
+static void tell_stream_end_as(struct run *run, enum stream_id stream, enum stream_state state)
 {
     tell(run, FIXTURE_DEVICE,
          (struct msg){.kind = MSG_STREAM_END,
-                      .stream = {.stream = (uint32_t)stream, .state = STREAM_COMPLETE}},
+                      .stream = {.stream = (uint32_t)stream, .state = (uint32_t)state}},
          START_NS);
+}
+
+static void tell_stream_end(struct run *run, enum stream_id stream)
+{
+    tell_stream_end_as(run, stream, STREAM_COMPLETE);
 }
 
 /* ---- Tests ----------------------------------------------------------------------------------- */
@@ -240,6 +245,20 @@ static void test_exit_code_of_an_own_init(void **state)
         }
     }
     expect_nothing(run, FIXTURE_VCPU0); /* the exit code does not end collection */
+}
+
+/* 13 of 137 is another exit code. */
+static void test_exit_code_that_was_cut_is_none(void **state)
+{
+    struct run *run = *state;
+
+    begin_running(run, false, 0);
+    append(run, STREAM_EXIT_CODE, "13");
+    tell_stream_end_as(run, STREAM_EXIT_CODE, STREAM_BROKEN);
+    assert_int_equal(run->fixture.record->outcome.has_exit_code, 0);
+    tell_kind(run, FIXTURE_DEVICE, MSG_GUEST_RESET, START_NS);
+    stop_all(run, START_NS);
+    assert_status(run, RUN_GUEST_SHUTDOWN);
 }
 
 static void test_reset_without_result(void **state)
@@ -508,6 +527,7 @@ int main(void)
         TEST(test_results_in_means_stop_at_once),
         TEST(test_wait_status_becomes_code_and_signal),
         TEST(test_exit_code_of_an_own_init),
+        TEST(test_exit_code_that_was_cut_is_none),
         TEST(test_reset_without_result),
         TEST(test_reset_of_an_own_init),
         TEST(test_reset_with_exit_code_is_completed),
