@@ -55,6 +55,8 @@ struct machine {
     int signal_fd;
     struct arch_vm *arch;
     struct guest_memory memory;
+    struct arch_blob kernel; /* open, until it is loaded */
+    int bundled_fd;          /* the kernel's, if it is ours; else -1 */
     struct io_map io_map;
     unsigned virtio_count; /* slots in use */
 
@@ -75,6 +77,14 @@ struct machine {
     struct kvm_vcpu_handle vcpu_handles[VCPUS_MAX];
     unsigned vcpu_count;
 };
+
+static void close_if_open(int *fd)
+{
+    if (*fd >= 0) {
+        (void)close(*fd);
+    }
+    *fd = -1;
+}
 
 /* ---- 1. The virtual machine ------------------------------------------------------------------ */
 
@@ -380,7 +390,7 @@ static int attach_supervisor(struct machine *machine, struct bvmm_error *err)
     return 0;
 }
 
-/* ---- 4. The kernel and what it is told ------------------------------------------------------- */
+/* ---- 4. The kernel and what it is told, in the jail ------------------------------------------ */
 
 /* The k-th virtio block device is /dev/vda + k. */
 static void describe_mounts(const struct job *job, struct guest_job_mount mounts[DRIVES_MAX],
@@ -437,25 +447,26 @@ static int make_initramfs(struct machine *machine, uint8_t **ret_bytes, size_t *
     return initramfs_build(&guest, job->stdin_file.fd, job->initrd.fd, ret_bytes, ret_count, err);
 }
 
-static int open_kernel(const struct job *job, struct arch_blob *ret_kernel, int *ret_fd,
-                       struct bvmm_error *err)
+/* Not a byte of it is looked at. */
+static int open_kernel(struct machine *machine, struct bvmm_error *err)
 {
+    const struct job *job = machine->job;
+    struct arch_blob *kernel = &machine->kernel;
     size_t bytes = 0;
     int code = 0;
 
-    *ret_fd = -1;
     if (job->kernel.path != NULL) {
-        *ret_kernel = (struct arch_blob){
+        *kernel = (struct arch_blob){
             .name = job->kernel.path, .fd = job->kernel.fd, .size_bytes = job->kernel.size_bytes};
         return 0;
     }
-    *ret_kernel = (struct arch_blob){.name = "the bundled kernel", .fd = -1};
-    ret_kernel->bytes = bundled_kernel_embedded(&bytes);
-    if (ret_kernel->bytes == NULL) {
-        code = bundled_kernel_open(ret_fd, &bytes, err);
-        ret_kernel->fd = *ret_fd;
+    *kernel = (struct arch_blob){.name = "the bundled kernel", .fd = -1};
+    kernel->bytes = bundled_kernel_embedded(&bytes);
+    if (kernel->bytes == NULL) {
+        code = bundled_kernel_open(&machine->bundled_fd, &bytes, err);
+        kernel->fd = machine->bundled_fd;
     }
-    ret_kernel->size_bytes = bytes;
+    kernel->size_bytes = bytes;
     return code;
 }
 
@@ -481,10 +492,9 @@ static int load(struct machine *machine, struct arch_boot *ret_boot, struct bvmm
 {
     const struct job *job = machine->job;
     char cmdline[CMDLINE_MAX_BYTES];
-    struct arch_blob kernel;
     struct arch_blob initrd = {.name = "the initramfs", .fd = -1};
     struct arch_boot_request request = {
-        .kernel = &kernel,
+        .kernel = &machine->kernel,
         .initrd = &initrd,
         .cmdline = cmdline,
         .virtio = arch_platform.virtio,
@@ -492,7 +502,6 @@ static int load(struct machine *machine, struct arch_boot *ret_boot, struct bvmm
     };
     uint8_t *initramfs = NULL;
     size_t initramfs_bytes = 0;
-    int kernel_fd = -1;
     int code = make_cmdline(machine, cmdline, sizeof(cmdline), err);
 
     if (code == 0 && job->command.count > 0) {
@@ -506,19 +515,13 @@ static int load(struct machine *machine, struct arch_boot *ret_boot, struct bvmm
         request.initrd_parts = 1;
     }
     if (code == 0) {
-        code = open_kernel(job, &kernel, &kernel_fd, err);
-    }
-    if (code == 0) {
         code = arch_load_kernel(machine->arch, &machine->memory, &request, ret_boot, err);
-    }
-    if (kernel_fd >= 0) {
-        (void)close(kernel_fd);
     }
     free(initramfs);
     return code;
 }
 
-static int boot(struct machine *machine, struct bvmm_error *err)
+int machine_load(struct machine *machine, struct bvmm_error *err)
 {
     struct arch_boot arch_boot;
     int code = load(machine, &arch_boot, err);
@@ -526,6 +529,7 @@ static int boot(struct machine *machine, struct bvmm_error *err)
     for (unsigned i = 0; i < machine->vcpu_count && code == 0; i++) {
         code = arch_vcpu_boot(machine->arch, i, machine->vcpu_handles[i].fd, &arch_boot, err);
     }
+    close_if_open(&machine->bundled_fd);
     return code;
 }
 
@@ -545,7 +549,7 @@ static int assemble(struct machine *machine, struct bvmm_error *err)
         attach_vcpus(machine);
         code = attach_supervisor(machine, err);
     }
-    return code < 0 ? code : boot(machine, err);
+    return code < 0 ? code : open_kernel(machine, err);
 }
 
 /* ---- 5. The sandbox of each actor ------------------------------------------------------------ */
@@ -615,8 +619,7 @@ int machine_enter_sandbox(struct machine *machine, struct bvmm_error *err)
     const enum job_sandbox mode = (enum job_sandbox)machine->job->sandbox;
     int code = 0;
 
-    (void)close(machine->kvm_fd); /* all that it was for is done */
-    machine->kvm_fd = -1;
+    close_if_open(&machine->kvm_fd); /* all that it was for is done */
     /* Filters first: making them takes files that the jail does not have. */
     if (mode != JOB_SANDBOX_OFF && filter_possible()) {
         code = make_filters(machine, err);
@@ -640,6 +643,7 @@ int machine_new(const struct job *job, struct record *record, struct machine **r
     machine->record = record;
     machine->kvm_fd = -1;
     machine->vm_fd = -1;
+    machine->bundled_fd = -1;
     machine->timer_fd = -1;
     machine->signal_fd = -1;
     machine->vcpu_count = (unsigned)job->vcpus;
@@ -664,13 +668,6 @@ void machine_run(struct machine *machine)
     supervisor_run(&machine->actors[ACTOR_ID_SUPERVISOR]);
 }
 
-static void close_if_open(int fd)
-{
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-}
-
 void machine_free(struct machine *machine)
 {
     if (machine == NULL) {
@@ -683,14 +680,15 @@ void machine_free(struct machine *machine)
         mailbox_free(machine->actors[i].mailbox);
     }
     for (unsigned i = 0; i < ACTORS_MAX; i++) {
-        close_if_open(machine->irq_fds[i]);
+        close_if_open(&machine->irq_fds[i]);
     }
     vsock_bridge_free(machine->vsock_bridge);
     arch_vm_free(machine->arch);
-    close_if_open(machine->timer_fd);
-    close_if_open(machine->signal_fd);
-    close_if_open(machine->vm_fd);
-    close_if_open(machine->kvm_fd);
+    close_if_open(&machine->timer_fd);
+    close_if_open(&machine->signal_fd);
+    close_if_open(&machine->bundled_fd);
+    close_if_open(&machine->vm_fd);
+    close_if_open(&machine->kvm_fd);
     guest_memory_fini(&machine->memory);
     free(machine);
 }

@@ -14,8 +14,8 @@
 struct machine;
 
 /*
- * machine_new - open KVM, make VM, memory, vCPUs, devices and their actors, load the kernel. No
- * thread is started, and no guest code has run, when it returns.
+ * machine_new - open KVM and the kernel, make VM, memory, vCPUs, devices and their actors. No thread is
+ * started when it returns, and nothing that belongs to the guest has been looked at.
  * @job: with its files open; they stay the job's, and must outlive the machine.
  * Return: 0, or -errno with *err filled and nothing left behind.
  */
@@ -28,6 +28,13 @@ int machine_new(const struct job *job, struct record *record, struct machine **r
  * Between machine_new() and machine_run(). Return: 0, or -errno with *err filled (kind SANDBOX).
  */
 int machine_enter_sandbox(struct machine *machine, struct bvmm_error *err) must_check;
+
+/*
+ * machine_load - parse the kernel, put it and what it is told into the guest's memory.
+ * After machine_enter_sandbox(): a kernel is as hostile as what runs in it, and its parser has no use for
+ * rights. Return: 0, or -errno with *err filled.
+ */
+int machine_load(struct machine *machine, struct bvmm_error *err) must_check;
 
 /*
  * machine_run - start all actors, be the supervisor, return when all have stopped (or were given

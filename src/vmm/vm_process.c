@@ -23,21 +23,22 @@
 #include "vmm/spawn.h"
 
 /*
- * Which layers stand is said now: when the guest runs, whoever may have taken this process over could
- * say anything.
+ * Which layers stand is said now: when a kernel is parsed, and a guest runs, whoever may have taken this
+ * process over could say anything.
  */
 static void tell_sandbox(const struct record *record, int alive_fd)
 {
     spawn_tell(alive_fd, &record->sandbox, sizeof(record->sandbox));
 }
 
-/* What was set up failed before there was a supervisor to say so. */
+/* What was set up failed before there was a supervisor to say so. @alive_fd: -1: the layers are told. */
 static _Noreturn void give_up(struct record *record, int alive_fd, const struct bvmm_error *err)
 {
     struct run_outcome *outcome = &record->outcome;
 
-    tell_sandbox(record, alive_fd);
-
+    if (alive_fd >= 0) {
+        tell_sandbox(record, alive_fd);
+    }
     outcome->status = RUN_VM_ERROR;
     outcome->error_kind = (uint32_t)err->kind;
     (void)snprintf(outcome->error_message, sizeof(outcome->error_message), "%s", err->message);
@@ -108,7 +109,7 @@ static int close_stray_descriptors(const struct job *job, int alive_fd, struct r
     return 0;
 }
 
-/* What was read while the machine was put together. The launcher's own are not touched by that. */
+/* What was loaded. The launcher's own are not touched by that. */
 static void close_loaded_files(const struct job *job)
 {
     const int fds[] = {job->kernel.fd, job->initrd.fd, job->stdin_file.fd};
@@ -145,7 +146,6 @@ void vm_process_main(void *context, int alive_fd)
     if (machine_new(process->job, record, &machine, &err) < 0) {
         give_up(record, alive_fd, &err);
     }
-    close_loaded_files(process->job);
     jail_forget_environment(); /* not before: it may say where the bundled kernel is */
     if (machine_enter_sandbox(machine, &err) < 0) {
         give_up(record, alive_fd, &err);
@@ -153,6 +153,10 @@ void vm_process_main(void *context, int alive_fd)
     spawn_follow(alive_fd); /* again: the jail has changed the user */
     tell_sandbox(record, alive_fd);
     (void)close(alive_fd);
+    if (machine_load(machine, &err) < 0) { /* the first that comes from outside */
+        give_up(record, -1, &err);
+    }
+    close_loaded_files(process->job);
     machine_run(machine);
     /*
      * Not machine_free(): an actor that did not stop in time may still use it. The kernel takes
