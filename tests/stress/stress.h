@@ -184,6 +184,7 @@ static inline void stress_sleep_ns(uint64_t ns)
 
 struct watchdog {
     const char *test;
+    uint64_t start_ns; /* monotonic */
     uint64_t cpu_limit_ns;
     int stop_pipe[2];
     pthread_t thread;
@@ -260,6 +261,7 @@ static inline void watchdog_start(const char *test, unsigned seconds)
 
     watchdog_stop();
     watchdog = (struct watchdog){.test = test,
+                                 .start_ns = clock_monotonic_ns(),
                                  .cpu_limit_ns =
                                      all_seconds * NS_PER_SECOND * (cpus > 1 ? (uint64_t)cpus : 1)};
     if (pipe2(watchdog.stop_pipe, O_CLOEXEC) != 0) {
