@@ -13,7 +13,9 @@
 #include "vmm/last_words.h"
 #include "vmm/launcher_sandbox.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -235,6 +237,34 @@ static enum exit_status refuse(const struct bvmm_config *config, const struct bv
     return EXIT_STATUS_USAGE;
 }
 
+/* ---- Descriptors that we were started with --------------------------------------------------- */
+
+/*
+ * What the starter had open is none of ours: the launcher, which may write to whatever is open, has only
+ * what it opened itself. Not before the job's files are open: one may be named /dev/fd/3. All that bvmm
+ * opens is closed by exec(), and what was inherited never is.
+ */
+static int close_inherited(struct bvmm_error *err)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    const struct dirent *entry = NULL;
+
+    if (dir == NULL) {
+        return error_set(err, BVMM_ERROR_IO, -errno,
+                         "cannot tell which files are open, /proc/self/fd: %s", strerror(errno));
+    }
+    while ((entry = readdir(dir)) != NULL) {
+        const int fd = (int)strtol(entry->d_name, NULL, 10);
+        const int flags = fcntl(fd, F_GETFD);
+
+        if (fd > STDERR_FILENO && flags >= 0 && (flags & FD_CLOEXEC) == 0) {
+            close(fd);
+        }
+    }
+    closedir(dir);
+    return 0;
+}
+
 enum exit_status cli_run(const struct cli_options *options, uint64_t process_start_ns)
 {
     struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
@@ -247,6 +277,9 @@ enum exit_status cli_run(const struct cli_options *options, uint64_t process_sta
         print_error(&err);
     } else if (bvmm_vm_new(config, &vm, &err) < 0) {
         status = refuse(config, &err);
+    } else if (close_inherited(&err) < 0) {
+        print_error(&err);
+        status = EXIT_STATUS_HOST;
     } else {
         api_set_process_start(vm, process_start_ns);
         api_set_guard(vm, launcher_sandbox());

@@ -2,8 +2,10 @@
 /* main.c: the bvmm command. */
 #include "vmm/cli.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static enum exit_status run_command(const struct cli_options *options, uint64_t process_start_ns)
 {
@@ -28,12 +30,29 @@ static enum exit_status run_command(const struct cli_options *options, uint64_t 
     return EXIT_STATUS_USAGE;
 }
 
+/*
+ * A standard stream that the starter closed would become the number of the next file that is opened, and what
+ * is said there would be written to that. This one takes nothing: writing to it is an error.
+ */
+static void fill_standard_streams(void)
+{
+    int fd = -1;
+
+    do {
+        fd = open("/dev/null", O_RDONLY);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+}
+
 int main(int argc, char **argv)
 {
     uint64_t process_start_ns = clock_monotonic_ns();
     struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
     struct cli_options options;
 
+    fill_standard_streams();
     /* A reader of the report that goes away is an error to be told, not a silent death. */
     signal(SIGPIPE, SIG_IGN);
     /* Whoever started us may ignore it, which is inherited: then nobody learns how a child ended. */

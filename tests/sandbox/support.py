@@ -115,7 +115,7 @@ class Place:
             skip("this build has sanitizers, whose runtimes make calls of their own")
 
     def start(self, guest, env=None, wrap=(), args=(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-              stderr=subprocess.PIPE, start_new_session=False, preexec_fn=None, **keys):
+              stderr=subprocess.PIPE, start_new_session=False, preexec_fn=None, pass_fds=(), **keys):
         """keys: of the job."""
         job = {"kernel_path": f"{guest}.elf", "rootfs_path": "image", "memory_mib": 64, "timeout_secs": PATIENCE_S,
                "report_path": "report.json", **keys}
@@ -124,7 +124,8 @@ class Place:
             os.unlink(self.at("report.json"))
         process = subprocess.Popen([*wrap, self.bvmm, "--json-config", "job.json", *args], cwd=self.path,
                                    env={**os.environ, **(env or {})}, stdin=stdin, stdout=stdout, stderr=stderr,
-                                   start_new_session=start_new_session, preexec_fn=preexec_fn, text=True)
+                                   start_new_session=start_new_session, preexec_fn=preexec_fn, pass_fds=pass_fds,
+                                   text=True)
         self.started.add(process.pid)
         return process
 

@@ -179,6 +179,35 @@ def full_disk(place):
     assert "No space left" in errors, errors
 
 
+def closes_what_it_inherited(place):
+    """But only when the job, which may name it, has been read: `bvmm --json-config <(...)`, /dev/fd/N."""
+    victim, image = os.open(place.at("victim"), os.O_RDWR | os.O_CREAT), os.open(place.at("image"), os.O_RDONLY)
+    try:
+        with place.start("spin", timeout_secs=2, rootfs_path=f"/dev/fd/{image}", pass_fds=(victim, image)) as process:
+            place.supervisor_of(process)  # waits for it
+            found = []
+            for number in os.listdir(f"/proc/{process.pid}/fd"):
+                with open(f"/proc/{process.pid}/fdinfo/{number}", encoding="ascii") as file:
+                    flags = next(int(line.split()[1], 8) for line in file if line.startswith("flags:"))
+                if int(number) > 2 and not flags & os.O_CLOEXEC:
+                    found.append((number, os.readlink(f"/proc/{process.pid}/fd/{number}")))
+            names = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in os.listdir(f"/proc/{process.pid}/fd")]
+            _, errors = process.communicate(timeout=support.PATIENCE_S)
+    finally:
+        os.close(victim)
+        os.close(image)
+    same(process.returncode, TIMEOUT, f"exit status ({errors})")
+    same((found, place.at("victim") in names), ([], False), "descriptors of the starter that bvmm has still")
+
+
+def standard_streams_are_closed(place):
+    """What is opened next must not get their numbers. The report is a file's; what is to be said is lost."""
+    code, _, errors = place.run("reset", wrap=["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"])
+    same((code, place.report()["status"]), (0, "guest_shutdown"), f"status ({errors})")
+    code, _, _ = place.run("reset", wrap=["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"], report_path="-")
+    assert code != 0, "a report that had nowhere to go is no success"
+
+
 def killed_in(place, call, number, over_an_old_one):
     """The launcher is killed in one of the steps by which the report is put in place."""
     if over_an_old_one:
@@ -221,6 +250,8 @@ def main():
          lambda: report_place_taken(place, lambda: os.symlink("victim", place.at("taken")))),
         ("the report's name becomes a FIFO", lambda: report_place_taken(place, lambda: os.mkfifo(place.at("taken")))),
         ("the report's directory is removed", lambda: report_directory_gone(place)),
+        ("descriptors of the starter", lambda: closes_what_it_inherited(place)),
+        ("no standard streams", lambda: standard_streams_are_closed(place)),
         ("a full disk", lambda: full_disk(place)),
     ]
     if shutil.which("strace"):
