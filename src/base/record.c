@@ -8,12 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define RECORD_ALIGNMENT_BYTES 4096
+#define RECORD_FILE_NAME "bvmm-record" /* as /proc shows it */
 
 static const char *const status_names[] = {
 #define X(id, name) [RUN_##id] = (name),
@@ -121,7 +123,7 @@ static struct record *map_sealed_memory(uint64_t size_bytes)
 {
     void *memory = MAP_FAILED;
     int saved_errno;
-    int fd = memfd_create("bvmm-record", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create(RECORD_FILE_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
     if (fd < 0) {
         return NULL;
@@ -177,6 +179,31 @@ void record_destroy(struct record *record)
     if (record) {
         munmap(record, record->size_bytes);
     }
+}
+
+int record_unmap_others(const struct record *mine)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char *line = NULL;
+    size_t bytes = 0;
+    int code = maps != NULL ? 0 : -errno;
+
+    /* Not a list of our own: a record is mapped a moment before it could be entered there. */
+    while (code == 0 && getline(&line, &bytes, maps) > 0) {
+        char *end = NULL;
+        const uintptr_t from = (uintptr_t)strtoull(line, &end, 16);
+        const uintptr_t to = *end == '-' ? (uintptr_t)strtoull(end + 1, NULL, 16) : from;
+
+        if (strstr(line, " /memfd:" RECORD_FILE_NAME) != NULL && from != (uintptr_t)mine &&
+            munmap((void *)from, to - from) < 0) {
+            code = -errno;
+        }
+    }
+    free(line);
+    if (maps != NULL) {
+        (void)fclose(maps);
+    }
+    return code;
 }
 
 struct record *record_layout_copy(const struct record *record)

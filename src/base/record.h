@@ -337,6 +337,13 @@ int record_create(const struct record_limits *limits, struct record **ret_record
 
 void record_destroy(struct record *record);
 
+/*
+ * record_unmap_others - take away every run record that is mapped, but this one. For a VM process: it is
+ * a fork of a program that may run other VMs meanwhile, and their records are memory that it shares.
+ * Thread: the only one. Reads /proc/self/maps. Return: 0 or -errno.
+ */
+int record_unmap_others(const struct record *mine) must_check;
+
 /* Start of a stream's bytes. Only for a record that record_create() or record_check() laid out. */
 uint8_t *record_stream_bytes(struct record *record, enum stream_id stream);
 

@@ -136,6 +136,9 @@ void vm_process_main(void *context, int alive_fd)
     (void)setsid(); /* the terminal's Ctrl-C is for the launcher, which passes it on */
     code = close_stray_descriptors(process->job, alive_fd, record);
     if (code == 0) {
+        code = record_unmap_others(record);
+    }
+    if (code == 0) {
         code = vcpu_install_kick();
     }
     if (code < 0) {

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -307,6 +308,49 @@ static void random_garbage_is_mended(void **state)
     }
 }
 
+/* In a child: all records but this one are taken away. Return: whether so. */
+static bool others_go(struct record *const records[3], unsigned mine)
+{
+    const long page_bytes = sysconf(_SC_PAGESIZE);
+    unsigned char there = 0;
+
+    if (record_unmap_others(records[mine]) < 0) {
+        return false;
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        const int code = mincore(records[i], (size_t)page_bytes, &there);
+
+        if (i == mine ? code != 0 : code == 0 || errno != ENOMEM) {
+            return false;
+        }
+    }
+    records[mine]->vcpu_count = mine + 1;
+    return true;
+}
+
+/* A program with several VMs: the process of one has nothing to do with the records of the others. */
+static void records_of_other_vms_are_taken_away(void **state)
+{
+    struct record *const records[3] = {make(64, 64), make(1 << 20, 64), make(64, 64)};
+
+    (void)state;
+    for (unsigned mine = 0; mine < 3; mine++) {
+        int status = 0;
+        const pid_t pid = fork();
+
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            _exit(others_go(records, mine) ? 0 : 1);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_int_equal(records[mine]->vcpu_count, mine + 1);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        record_destroy(records[i]);
+    }
+}
+
 static void names_of_unknown_values(void **state)
 {
     (void)state;
@@ -348,6 +392,7 @@ int main(void)
         cmocka_unit_test(honest_record_passes),
         cmocka_unit_test(each_lie_is_mended),
         cmocka_unit_test(random_garbage_is_mended),
+        cmocka_unit_test(records_of_other_vms_are_taken_away),
         cmocka_unit_test(names_of_unknown_values),
         cmocka_unit_test(error_message_is_one_line),
     };
