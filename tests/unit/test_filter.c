@@ -409,8 +409,8 @@ static void test_wrong_arguments_kill(void **state)
         {WAITING, {SYS_unlinkat, {FD_CGROUP, 0, 0}}},
         {WAITING, {SYS_unlinkat, {FD_WRONG, 0, AT_REMOVEDIR}}},
         {WAITING, {SYS_openat, {FD_CGROUP, 0, O_WRONLY | O_CLOEXEC}}},
-        {WAITING, {SYS_clock_nanosleep, {CLOCK_REALTIME, 0}}},
         {WAITING, {SYS_flock, {FD_CGROUP, LOCK_EX}}}, /* it could wait for ever */
+        {WAITING_ALONE, {SYS_ppoll, {0, 0}}},
         {WAITING, {SYS_fcntl, {FD_CGROUP, F_SETFL}}},
         {WAITING, {SYS_fcntl, {FD_CGROUP, F_SETFD, 0}}},
         {WAITING_ALONE, {SYS_socket, {AF_UNIX, UNIX_SOCKET, 0}}},
