@@ -179,13 +179,13 @@ int arch_kernel_check(const struct arch_blob *kernel, struct bvmm_error *err) mu
  * the build finds in src/arch/<isa>/inline/, and always inlined, so that there is no return address to
  * change.
  *
- *     arch_syscall_args(context, ret_args)   the first arguments of the call that the handler was
- *                                            called for; context: its third argument
+ *     arch_syscall_args(context, ret_args)   the arguments of the call that the handler was called
+ *                                            for; context: its third argument
  *     arch_make_last_call()                  make the call ARCH_LAST_CALL, which every filter answers
  *                                            with death. It takes nothing from memory and does not
  *                                            return; without a filter it kills by a fault
  */
-#define ARCH_SYSCALL_ARGS 3
+#define ARCH_SYSCALL_ARGS 6
 #define ARCH_LAST_CALL SYS_acct /* no thread of ours could have a use for it */
 #define ARCH_INLINE inline __attribute__((always_inline))
 

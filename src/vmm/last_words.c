@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define STACK_BYTES ((size_t)1 << 16)
-#define PIECES_MAX 24
+#define PIECES_MAX 32
 #define CALLS_MAX 512
 #define CALL_NAME_BYTES 32
 #define MESSAGE_BYTES 512 /* longer than any that is made here */
@@ -32,7 +32,7 @@ enum word {
     WORD_CALL,
     WORD_NUMBER,
     WORD_ARGS,
-    WORD_COUNT = WORD_ARGS + 3,
+    WORD_COUNT = WORD_ARGS + 6,
     WORD_NONE
 };
 _Static_assert(WORD_COUNT - WORD_ARGS == ARCH_SYSCALL_ARGS, "one word for each argument");
@@ -43,6 +43,8 @@ static const char *const marks[WORD_COUNT] = {
     [WORD_MESSAGE] = "@last words@", [WORD_CALL] = "\"syscall\": null",
     [WORD_NUMBER] = "-1877777777",   [WORD_ARGS] = "0xa46a46a0",
     [WORD_ARGS + 1] = "0xa46a46a1",  [WORD_ARGS + 2] = "0xa46a46a2",
+    [WORD_ARGS + 3] = "0xa46a46a3",  [WORD_ARGS + 4] = "0xa46a46a4",
+    [WORD_ARGS + 5] = "0xa46a46a5",
 };
 
 /* A rendered report, cut at the marks. */

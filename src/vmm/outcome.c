@@ -6,6 +6,7 @@
  */
 #include "vmm/outcome.h"
 
+#include <inttypes.h>
 #include <seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +65,7 @@ void outcome_look_for_panic(struct record *record)
 void outcome_explain_violation(struct record *record)
 {
     const struct record_violation *violation = &record->violation;
+    const uint64_t *args = violation->args;
     char message[BVMM_ERROR_MESSAGE_BYTES];
     char *name = NULL;
 
@@ -74,11 +76,11 @@ void outcome_explain_violation(struct record *record)
     }
     name = seccomp_syscall_resolve_num_arch(violation->arch, violation->syscall);
     (void)snprintf(message, sizeof(message),
-                   "actor %s made the system call %s (%d; arguments 0x%llx, 0x%llx, 0x%llx), which "
-                   "its sandbox forbids; the call was not executed",
+                   "actor %s made the system call %s (%d; arguments 0x%" PRIx64 ", 0x%" PRIx64
+                   ", 0x%" PRIx64 ", 0x%" PRIx64 ", 0x%" PRIx64 ", 0x%" PRIx64
+                   "), which its sandbox forbids; the call was not executed",
                    record->actors[violation->actor].name, name != NULL ? name : "unknown",
-                   violation->syscall, (unsigned long long)violation->args[0],
-                   (unsigned long long)violation->args[1], (unsigned long long)violation->args[2]);
+                   violation->syscall, args[0], args[1], args[2], args[3], args[4], args[5]);
     free(name);
     outcome_set(record, RUN_SANDBOX_VIOLATION, BVMM_ERROR_SANDBOX, message);
 }

@@ -15,6 +15,9 @@ static ARCH_INLINE void arch_syscall_args(const void *context, uint64_t ret_args
     ret_args[0] = user->uc_mcontext.regs[0];
     ret_args[1] = user->uc_mcontext.regs[1];
     ret_args[2] = user->uc_mcontext.regs[2];
+    ret_args[3] = user->uc_mcontext.regs[3];
+    ret_args[4] = user->uc_mcontext.regs[4];
+    ret_args[5] = user->uc_mcontext.regs[5];
 }
 
 static ARCH_INLINE _Noreturn void arch_make_last_call(void)

@@ -15,6 +15,9 @@ static ARCH_INLINE void arch_syscall_args(const void *context, uint64_t ret_args
     ret_args[0] = (uint64_t)user->uc_mcontext.gregs[REG_RDI];
     ret_args[1] = (uint64_t)user->uc_mcontext.gregs[REG_RSI];
     ret_args[2] = (uint64_t)user->uc_mcontext.gregs[REG_RDX];
+    ret_args[3] = (uint64_t)user->uc_mcontext.gregs[REG_R10];
+    ret_args[4] = (uint64_t)user->uc_mcontext.gregs[REG_R8];
+    ret_args[5] = (uint64_t)user->uc_mcontext.gregs[REG_R9];
 }
 
 static ARCH_INLINE _Noreturn void arch_make_last_call(void)
