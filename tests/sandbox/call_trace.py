@@ -15,7 +15,7 @@ KINDS = {
     "own image": r"/image", "own vCPU": r"anon_inode:kvm-vcpu", "deadline timer": r"anon_inode:\[timerfd",
     "signalfd": r"anon_inode:\[signalfd", "the VM process (a pidfd)": r"anon_inode:\[pidfd|pidfd:",
     "socket to the VM process": r"socket|UNIX",
-    "the job's kernel": r"\.elf",
+    "the job's kernel": r"\.kernel",
     "socket to the bridge's actor": r"socket|UNIX", "directory of the VM's control group": r"cgroup",
     "counters of the VM's control group": r"cgroup", "directories of the report and of large outputs": r"/",
 }

@@ -3,8 +3,10 @@
  * fault.c: a library to be preloaded into bvmm, which goes wrong at a given place, as if bvmm had been
  * taken over or had a bug there.
  *
- * BVMM_FAULT_AT: vm (the supervisor, in its sandbox), waiting or writing (the launcher, in its filters).
- * BVMM_FAULT: how; see faults[].
+ * BVMM_FAULT_AT: vm (the supervisor, in its sandbox), waiting or writing (the launcher, in its filters); or the
+ * name of a thread of the VM process, which goes wrong at the first call of its loop in its filter.
+ * BVMM_FAULT: how; see faults[]. Or a system call: call:NUMBER,ARGUMENT,...; an argument is a number, or own+N:
+ * N more than the descriptor that the thread was about to use.
  * BVMM_FAULT_RUN: an errno: KVM_RUN fails with it, and the program has set its locale from the environment.
  */
 #include <dlfcn.h>
@@ -20,7 +22,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
@@ -57,7 +61,11 @@ static void stack(void)
 
 static void trap(void)
 {
+#if defined(__aarch64__)
+    __asm__ volatile("udf #0"); /* __builtin_trap() would be a breakpoint */
+#else
     __builtin_trap();
+#endif
 }
 
 static void socket_call(void)
@@ -259,15 +267,15 @@ static const struct {
 
 /* From the environment, while there is one. */
 static char at[16];
-static char how[16];
+static char how[160];
 static int run_errno;
 
-static void take(const char *name, char value[16])
+static void take(const char *name, char *value, size_t bytes)
 {
     const char *given = getenv(name);
 
     if (given != NULL) {
-        (void)snprintf(value, 16, "%s", given);
+        (void)snprintf(value, bytes, "%s", given);
     }
 }
 
@@ -279,14 +287,43 @@ __attribute__((constructor)) static void prepare(void)
     (void)dl_iterate_phdr(learn_program, NULL);
     page_behind_a_file = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     (void)close(fd);
-    take("BVMM_FAULT_AT", at);
-    take("BVMM_FAULT", how);
-    take("BVMM_FAULT_RUN", text);
+    take("BVMM_FAULT_AT", at, sizeof(at));
+    take("BVMM_FAULT", how, sizeof(how));
+    take("BVMM_FAULT_RUN", text, sizeof(text));
     run_errno = atoi(text);
     if (run_errno != 0) {
         (void)setlocale(LC_ALL, "");
     }
 }
+
+/* "call:NUMBER,ARGUMENT,..." */
+static void make_call(const char *text, int own_fd)
+{
+    long words[7] = {0}; /* the number, and six arguments */
+
+    for (size_t i = 0; i < 7 && *text != '\0'; i++) {
+        const bool relative = strncmp(text, "own", 3) == 0;
+        char *end = NULL;
+
+        words[i] = (long)strtoul(relative ? text + 3 : text, &end, 0) + (relative ? own_fd : 0);
+        text = *end == ',' ? end + 1 : end;
+    }
+    (void)syscall(words[0], words[1], words[2], words[3], words[4], words[5], words[6]);
+}
+
+static void go_wrong(int own_fd)
+{
+    if (strncmp(how, "call:", 5) == 0) {
+        make_call(how + 5, own_fd);
+    }
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        if (strcmp(how, faults[i].name) == 0) {
+            faults[i].happen();
+        }
+    }
+}
+
+/* ---- Places of the supervisor and the launcher ----------------------------------------------- */
 
 static void maybe(const char *here)
 {
@@ -294,13 +331,8 @@ static void maybe(const char *here)
     /* The timer is set once before the sandbox. Last words are written by the same functions. */
     const unsigned wanted = strcmp(here, "vm") == 0 ? 2 : 1;
 
-    if (strcmp(at, here) != 0 || ++calls != wanted) {
-        return;
-    }
-    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
-        if (strcmp(how, faults[i].name) == 0) {
-            faults[i].happen();
-        }
+    if (strcmp(at, here) == 0 && ++calls == wanted) {
+        go_wrong(-1);
     }
 }
 
@@ -322,17 +354,67 @@ int fsync(int fd)
     return (int)syscall(SYS_fsync, fd);
 }
 
+/* ---- Threads --------------------------------------------------------------------------------- */
+
+/* Of the calling thread; looked at without a call that a filter might not allow. */
+static _Thread_local bool has_filter __attribute__((tls_model("initial-exec")));
+static _Thread_local bool goes_wrong_next __attribute__((tls_model("initial-exec")));
+
+int prctl(int option, ...)
+{
+    unsigned long args[4];
+    char name[16] = "";
+    va_list list;
+
+    va_start(list, option);
+    for (size_t i = 0; i < 4; i++) {
+        args[i] =
+            va_arg(list, unsigned long); /* callers give fewer: what is not there is not used */
+    }
+    va_end(list);
+    if (option == PR_SET_SECCOMP && !has_filter) {
+        (void)syscall(SYS_prctl, PR_GET_NAME, name, 0, 0, 0);
+        has_filter = true;
+        goes_wrong_next = at[0] != '\0' && strcmp(at, name) == 0;
+    }
+    return (int)syscall(SYS_prctl, option, args[0], args[1], args[2], args[3]);
+}
+
+/* The first call of the loop. */
+static void maybe_here(int own_fd)
+{
+    if (goes_wrong_next) {
+        goes_wrong_next = false;
+        go_wrong(own_fd);
+    }
+}
+
+ssize_t read(int fd, void *to, size_t bytes)
+{
+    maybe_here(fd);
+    return syscall(SYS_read, fd, to, bytes);
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
-    va_list args;
-    void *argument = NULL;
+    va_list list;
+    unsigned long arg = 0;
 
-    va_start(args, request);
-    argument = va_arg(args, void *);
-    va_end(args);
+    va_start(list, request);
+    arg = va_arg(list, unsigned long);
+    va_end(list);
+    maybe_here(fd);
     if (request == KVM_RUN && run_errno != 0) {
         errno = run_errno;
         return -1;
     }
-    return (int)syscall(SYS_ioctl, fd, request, argument);
+    return (int)syscall(SYS_ioctl, fd, request, arg);
+}
+
+int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *limit, const sigset_t *mask)
+{
+    struct timespec left = limit != NULL ? *limit : (struct timespec){0};
+
+    maybe_here(count > 0 ? fds[0].fd : -1);
+    return (int)syscall(SYS_ppoll, fds, count, limit != NULL ? &left : NULL, mask, sizeof(long));
 }

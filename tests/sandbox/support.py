@@ -16,44 +16,106 @@ PROMISE_S = 1.0   # what bvmm promises on a machine that is not busy: a report, 
 PR_SET_CHILD_SUBREAPER = 36
 SPIN_TICKS = os.sysconf("SC_CLK_TCK") // 10  # far more than all that a guest of a few instructions does
 WALL = 0x40000000  # __WALL: also children of clone() with another signal
-GUEST_ADDRESS = 0x200000
+X86_ADDRESS = 0x200000
 PORT_SERIAL, PORT_I8042 = 0x3f8, 0x64
-SPIN = b"\xeb\xfe"
+ARM_SERIAL = 0x40000000
+PSCI_SYSTEM_RESET = 0x84000009
 
 
-def out(port, value):
-    """x86: mov dx, port; mov al, value; out dx, al."""
-    return b"\x66\xba" + struct.pack("<H", port) + b"\xb0" + bytes([value]) + b"\xee"
+# ---- Guests of a few instructions: for each architecture the same three words, and a kernel around them ----------------
 
 
-def ask(port):
-    """x86: mov dx, port; in al, dx."""
-    return b"\x66\xba" + struct.pack("<H", port) + b"\xec"
+class X86:
+    spin = b"\xeb\xfe"
+
+    @staticmethod
+    def out(port, value):
+        """mov dx, port; mov al, value; out dx, al."""
+        return b"\x66\xba" + struct.pack("<H", port) + b"\xb0" + bytes([value]) + b"\xee"
+
+    @staticmethod
+    def ask(port):
+        """mov dx, port; in al, dx."""
+        return b"\x66\xba" + struct.pack("<H", port) + b"\xec"
+
+    @classmethod
+    def serial(cls, register, value):
+        return cls.out(PORT_SERIAL + register, value)
+
+    @classmethod
+    def ask_serial(cls, register):
+        return cls.ask(PORT_SERIAL + register)
+
+    @classmethod
+    def reset(cls):
+        return cls.out(PORT_I8042, 0xfe)
+
+    @classmethod
+    def ask_keyboard(cls):
+        """Answers that a vCPU waits for; interrupts of the keyboard, which echoes a byte."""
+        return (cls.ask(PORT_I8042) * 20 + cls.out(PORT_I8042, 0x60) + cls.out(0x60, 0x41) + cls.out(PORT_I8042, 0xd2) +
+                cls.out(0x60, 0x55))
+
+    @staticmethod
+    def kernel(code):
+        """An ELF file without PVH's note: entered by the 64-bit protocol."""
+        offset = 0x1000
+        header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, X86_ADDRESS, 64, 0, 0, 64, 56, 1,
+                             0, 0, 0)
+        segment = struct.pack("<IIQQQQQQ", 1, 5, offset, X86_ADDRESS, X86_ADDRESS, len(code), 0x1000, 0x1000)
+        return (header + segment).ljust(offset, b"\0") + code
+
+
+class Arm64:
+    """x20 is where the serial port is."""
+    spin = struct.pack("<I", 0x14000000)  # b .
+
+    @staticmethod
+    def serial(register, value):
+        """mov w0, value; strb w0, [x20, register]."""
+        return struct.pack("<II", 0x52800000 | value << 5, 0x39000000 | register << 10 | 20 << 5)
+
+    @staticmethod
+    def ask_serial(register):
+        """ldrb w0, [x20, register]."""
+        return struct.pack("<I", 0x39400000 | register << 10 | 20 << 5)
+
+    @staticmethod
+    def reset():
+        """mov w0, the call's upper half; movk w0, the lower; hvc 0."""
+        return struct.pack("<III", 0x52a00000 | (PSCI_SYSTEM_RESET >> 16) << 5, 0x72800000 | (PSCI_SYSTEM_RESET & 0xffff) << 5,
+                           0xd4000002)
+
+    @staticmethod
+    def ask_keyboard():
+        return b""  # there is none
+
+    @staticmethod
+    def kernel(code):
+        """Linux's header of an Image, whose first word jumps behind it; mov x20, the serial port."""
+        start = struct.pack("<I", 0xd2a00000 | (ARM_SERIAL >> 16) << 5 | 20)
+        body = start + code
+        header = struct.pack("<IIQQQQQQ4sI", 0x14000000 | 64 // 4, 0, 0, 64 + len(body), 0, 0, 0, 0, b"ARM\x64", 0)
+        return header + body
+
+
+MACHINE = {"x86_64": X86, "aarch64": Arm64}.get(os.uname().machine)
 
 
 def say(text):
-    return b"".join(out(PORT_SERIAL, byte) for byte in text)
+    return b"".join(MACHINE.serial(0, byte) for byte in text)
 
 
-GUESTS = {
-    "spin": SPIN,
-    "hello": say(b"partial output\n") + SPIN,
-    "reset": say(b"hello\n") + out(PORT_I8042, 0xfe) + SPIN,
-    "panic": say(b"Kernel panic - not syncing: boo\n") + out(PORT_I8042, 0xfe) + SPIN,
-    # answers that a vCPU waits for; interrupts wanted for room in the transmitter, and of the keyboard, which echoes a byte
-    "interrupts": (ask(PORT_SERIAL + 5) * 20 + ask(PORT_I8042) * 20 +
-                   out(PORT_SERIAL + 4, 8) + out(PORT_SERIAL + 1, 2) + out(PORT_I8042, 0x60) + out(0x60, 0x41) +
-                   say(b"hello\n") + out(PORT_I8042, 0xd2) + out(0x60, 0x55) + SPIN),
-}
-
-
-def elf(code):
-    """An uncompressed kernel, entered by the 64-bit protocol."""
-    offset = 0x1000
-    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, GUEST_ADDRESS, 64, 0, 0, 64, 56, 1,
-                         0, 0, 0)
-    segment = struct.pack("<IIQQQQQQ", 1, 5, offset, GUEST_ADDRESS, GUEST_ADDRESS, len(code), 0x1000, 0x1000)
-    return (header + segment).ljust(offset, b"\0") + code
+def guests():
+    return {
+        "spin": MACHINE.spin,
+        "hello": say(b"partial output\n") + MACHINE.spin,
+        "reset": say(b"hello\n") + MACHINE.reset() + MACHINE.spin,
+        "panic": say(b"Kernel panic - not syncing: boo\n") + MACHINE.reset() + MACHINE.spin,
+        # of the serial port: answers that a vCPU waits for, and interrupts wanted for room in the transmitter
+        "interrupts": (MACHINE.ask_serial(5) * 20 + MACHINE.serial(4, 8) + MACHINE.serial(1, 2) + MACHINE.ask_keyboard() +
+                       say(b"hello\n") + MACHINE.spin),
+    }
 
 
 def skip(reason):
@@ -70,8 +132,10 @@ class Place:
         self.path = self.dir.name
         self.started = set()
         adopt_orphans()
-        for name, code in GUESTS.items():
-            self.put(f"{name}.elf", elf(code))
+        if MACHINE is None:
+            skip(f"no guests for {os.uname().machine}")
+        for name, code in guests().items():
+            self.put(f"{name}.kernel", MACHINE.kernel(code))
         image = bytearray(4096)
         image[:4], image[41] = b"hsqs", 0x10  # a squashfs at first sight, 4096 bytes of it used
         self.put("image", image)
@@ -83,8 +147,6 @@ class Place:
 
     def need(self):
         """Skip where no such guest can run."""
-        if os.uname().machine != "x86_64":
-            skip("the guests of this test are x86_64's")
         if not os.access("/dev/kvm", os.R_OK | os.W_OK):
             skip("no /dev/kvm that this user may open")
         self.run("reset")
@@ -117,7 +179,7 @@ class Place:
     def start(self, guest, env=None, wrap=(), args=(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
               stderr=subprocess.PIPE, start_new_session=False, preexec_fn=None, pass_fds=(), **keys):
         """keys: of the job."""
-        job = {"kernel_path": f"{guest}.elf", "rootfs_path": "image", "memory_mib": 64, "timeout_secs": PATIENCE_S,
+        job = {"kernel_path": f"{guest}.kernel", "rootfs_path": "image", "memory_mib": 64, "timeout_secs": PATIENCE_S,
                "report_path": "report.json", **keys}
         self.put("job.json", json.dumps({key: value for key, value in job.items() if value is not None}).encode())
         if os.path.exists(self.at("report.json")):

@@ -239,6 +239,21 @@ def outlived_in_time(place, timeout_secs):
     return in_time
 
 
+def stopped_and_continued(place, validate):
+    """By a person at a terminal, say. Calls that this breaks off go on, in the filters too."""
+    with place.start("hello", timeout_secs=4) as process:
+        victims = [process.pid, place.supervisor_of(process)]
+        for number in range(40):
+            for sent in (signal.SIGSTOP, signal.SIGCONT):
+                os.kill(victims[number % 2], sent)
+                time.sleep(0.01)
+        process.communicate(timeout=support.PATIENCE_S)
+    report = place.report()
+    validate(report)
+    same((report["status"], report["sandbox"]["violation"]), ("timeout", None), "status, violation")
+    same(place.all_gone(), [], "processes that are left")
+
+
 def outlives_its_kill(place, validate):
     """The kernel does not let the first process of a namespace die before all others in it have been waited for; the
     parent of one of them is stopped. The report does not wait for that, and nor does the command."""
@@ -266,6 +281,7 @@ def main():
     cases += [("the VM process hangs at the deadline", lambda: hangs_at_the_deadline(place, validate))]
     cases += [("the VM process lies about times", lambda: lies_about_times(place, validate, library))]
     cases += [("the VM process lies about layers", lambda: lies_about_layers(place, validate, library))]
+    cases += [("both are stopped and continued", lambda: stopped_and_continued(place, validate))]
     cases += [("the VM process outlives its kill", lambda: outlives_its_kill(place, validate))]
     cases += [("the launcher's last words on standard output", lambda: to_stdout(place, validate, library))]
     for name, case in cases:

@@ -136,12 +136,12 @@ def during(place, change, status, **keys):
 
 
 def inputs_vanish(place):
-    saved = {name: open(place.at(name), "rb").read() for name in ("image", "spin.elf", "job.json")}
+    saved = {name: open(place.at(name), "rb").read() for name in ("image", "spin.kernel", "job.json")}
     report = during(place, lambda: [os.unlink(place.at(name)) for name in saved], TIMEOUT)
     same(report["status"], "timeout", "status")
     for name, data in saved.items():
         place.put(name, data)
-    report = during(place, lambda: [os.truncate(place.at(name), 0) for name in ("image", "spin.elf")], TIMEOUT)
+    report = during(place, lambda: [os.truncate(place.at(name), 0) for name in ("image", "spin.kernel")], TIMEOUT)
     same(report["status"], "timeout", "status")
     for name, data in saved.items():
         place.put(name, data)

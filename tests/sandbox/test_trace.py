@@ -27,7 +27,7 @@ NOT_HERE = [
     (r"blk preadv|blk write own interrupt eventfd|vsock write own interrupt eventfd", LINUX),
     (r"vsock (accept4|recvmsg|sendmsg|shutdown|close)|launcher_waiting (recvfrom|socket|connect|sendmsg)", LINUX),
     (r".* clock_gettime [10]$", NO_VDSO),
-    (r"launcher_\w+ clock_nanosleep", "only where a killed process takes its time to leave its control group"),
+    (r"launcher_\w+ ppoll 0 0", "only where a killed process takes its time to leave its control group"),
     (r"launcher_\w+ (read counters|unlinkat directory of the VM's|flock|openat directory of the VM's|fcntl|"
      r"getdents64|newfstatat 4096)", CGROUP),
     (r"launcher_waiting (?!ppoll 3|read|pidfd|waitid|prctl|newfstatat -100|unlinkat -100).*",
@@ -60,7 +60,7 @@ def check_load(path):
             pid = line.split()[0]
             if re.search(r" prlimit64\(0, 0x8, {rlim_cur=0, rlim_max=0}", line):
                 stands.add(pid)
-            elif re.search(r" p?read(64)?\(\d+</[^>]*(\.elf|/input)>", line):
+            elif re.search(r" p?read(64)?\(\d+</[^>]*(\.kernel|/input)>", line):
                 before += [] if pid in stands else [line]
                 after += pid in stands
     # What the launcher reads, to tell files that are none: a head, or at the end for a digest.

@@ -410,7 +410,7 @@ static void test_wrong_arguments_kill(void **state)
         {WAITING, {SYS_unlinkat, {FD_WRONG, 0, AT_REMOVEDIR}}},
         {WAITING, {SYS_openat, {FD_CGROUP, 0, O_WRONLY | O_CLOEXEC}}},
         {WAITING, {SYS_flock, {FD_CGROUP, LOCK_EX}}}, /* it could wait for ever */
-        {WAITING_ALONE, {SYS_ppoll, {0, 0}}},
+        {WRITING, {SYS_ppoll, {0, 0, 1}}},
         {WAITING, {SYS_fcntl, {FD_CGROUP, F_SETFL}}},
         {WAITING, {SYS_fcntl, {FD_CGROUP, F_SETFD, 0}}},
         {WAITING_ALONE, {SYS_socket, {AF_UNIX, UNIX_SOCKET, 0}}},
@@ -466,6 +466,7 @@ static void test_right_arguments_pass(void **state)
         {BRIDGED(VSOCK), {SYS_close, {FD_WRONG}}},
 
         {WAITING, {SYS_ppoll, {0, 3}}},
+        {WAITING, {SYS_ppoll, {0, 0, 1}}}, /* no time limit lies at 1: it does not sleep */
         {WAITING, {SYS_read, {FD_CANCEL}}},
         {WAITING, {SYS_read, {FD_COUNTER}}},
         {WAITING, {SYS_read, {FD_VM_SOCKET}}},
