@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/landlock.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +19,8 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "vmm/landlock.h"
 
 /* Who bvmm is when root started it; the kernel's overflow ids, which own nothing. */
 #define NOBODY_ID 65534
@@ -177,24 +178,15 @@ void jail_forget_environment(void)
 
 /* ---- Landlock, limits ------------------------------------------------------------------------ */
 
-/* A ruleset that handles all of the first ABI's rights and grants none of them. */
-static int forbid_file_system(struct jail *jail)
+/* A kernel without Landlock is no error: it is the second line, behind an empty root and no network. */
+static int enter_landlock(struct jail *jail)
 {
-    const struct landlock_ruleset_attr attr = {
-        .handled_access_fs = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1,
-    };
-    const int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
-    int code = 0;
+    const int code = landlock_forbid_all();
 
-    if (fd < 0) {
-        return errno == ENOSYS || errno == EOPNOTSUPP ? 0 : -errno; /* a kernel without: optional */
-    }
-    code = syscall(SYS_landlock_restrict_self, fd, 0) < 0 ? -errno : 0;
-    (void)close(fd);
     if (code == 0) {
         stands(jail, SANDBOX_LANDLOCK);
     }
-    return code;
+    return code == -ENOSYS ? 0 : code;
 }
 
 static int limit_resources(struct jail *jail)
@@ -231,7 +223,7 @@ static const struct layer_step {
     {SANDBOX_MOUNT_NAMESPACE, enter_mount},    {SANDBOX_EMPTY_ROOT, enter_empty_root},
     {SANDBOX_CAPABILITIES, drop_bounding_set}, {SANDBOX_USER, become_nobody},
     {SANDBOX_CAPABILITIES, drop_capabilities}, {SANDBOX_NO_NEW_PRIVS, forbid_new_privileges},
-    {SANDBOX_LANDLOCK, forbid_file_system},    {SANDBOX_RLIMITS, limit_resources},
+    {SANDBOX_LANDLOCK, enter_landlock},        {SANDBOX_RLIMITS, limit_resources},
 };
 
 /* What a person can do about a layer that the host refuses. */
