@@ -30,6 +30,7 @@
     X(SIGNALS, "signalfd")                                                                         \
     X(PROCESS, "own process id")                                                                   \
     X(HOST_SOCKETS, "host sockets of the bridge")                                                  \
+    X(BRIDGE_LIST, "list of what the bridge sleeps on")                                            \
     /* of the launcher: vmm/launcher_policy.c */                                                   \
     X(VM_PIDFD, "the VM process (a pidfd)")                                                        \
     X(VM_SOCKET, "socket to the VM process")                                                       \

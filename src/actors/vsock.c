@@ -2,7 +2,7 @@
 /*
  * vsock.c: the virtio-vsock actor: its queues, how it sleeps, how it ends. See vsock.h.
  *
- * Thread: vsock. Blocks: reading its doorbell; with a bridge ppoll. System calls: vsock_policy, at
+ * Thread: vsock. Blocks: reading its doorbell; with a bridge epoll_pwait. System calls: vsock_policy, at
  * the end of the file.
  */
 #include "actors/vsock.h"
@@ -283,7 +283,16 @@ static const struct policy_rule vsock_rules[] = {
     POLICY_CLOCK_MONOTONIC,
     POLICY_CLOCK_CPU,
     POLICY_EXIT_THREAD,
-    {"ppoll", {{0, POLICY_ANY, 0}}, 0, POLICY_HOST_SOCKETS, "sleep on doorbell and host sockets"},
+    {"epoll_pwait",
+     {{0, POLICY_BRIDGE_LIST, 0}, {4, POLICY_CONSTANT, 0}},
+     2,
+     POLICY_HOST_SOCKETS,
+     "sleep on doorbell and host sockets"},
+    {"epoll_ctl",
+     {{0, POLICY_BRIDGE_LIST, 0}},
+     1,
+     POLICY_HOST_SOCKETS,
+     "on which host sockets: those with which something could be done"},
     {"accept4",
      {{0, POLICY_HOST_SOCKETS, 0}, {3, POLICY_CONSTANT, SOCK_NONBLOCK | SOCK_CLOEXEC}},
      2,

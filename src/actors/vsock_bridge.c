@@ -2,18 +2,18 @@
 /*
  * vsock_bridge.c: ports that are UNIX sockets of the host. See vsock_bridge.h.
  *
- * Thread: vsock. Blocks: ppoll. System calls: ppoll, accept4, recvmsg, sendmsg, shutdown, close.
+ * Thread: vsock. Blocks: epoll_pwait. System calls: epoll_pwait, epoll_ctl, accept4, recvmsg, sendmsg,
+ * shutdown, close.
  */
 #include "actors/vsock_bridge.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "actors/vsock.h"
@@ -21,12 +21,21 @@
 
 #define ACCEPTS_AT_ONCE 8
 #define ANSWERS_AT_ONCE 8
+#define EVENTS_AT_ONCE 64 /* what is left over comes first the next time */
 /* accept4() failed for want of descriptors or memory: look again after this long. */
 #define ACCEPT_PAUSE_NS NS_PER_SECOND
 
+/* How a descriptor stands in the list of those that the actor sleeps on. */
+struct watch {
+    bool on;
+    uint32_t events; /* EPOLLHUP and EPOLLERR are told whether one asks for them or not */
+};
+
 /* One connection of the guest's, seen from the host's side. */
 struct vsock_bridged {
-    int fd;              /* -1: not connected yet */
+    int fd; /* -1: not connected yet */
+    struct watch watch;
+    bool changed;        /* it is in the list of those whose watch may have to */
     uint32_t request_id; /* what the broker was asked; 0: nothing */
     bool host_ended;     /* it sends no more, and all that it sent was fetched */
     uint32_t first;      /* the buffer is a ring */
@@ -37,30 +46,62 @@ struct vsock_bridged {
 /* A host program that has not said all of "CONNECT <port>\n" yet. */
 struct caller {
     int fd; /* -1: free */
+    struct watch watch;
     uint32_t order;
     uint32_t line_bytes;
     char line[VSOCK_BRIDGE_LINE_BYTES];
 };
 
-/* What stands in the list for ppoll, in this order. */
-enum { POLL_DOORBELL, POLL_LISTENER, POLL_BROKER, POLL_FIXED };
-#define POLLS_MAX (POLL_FIXED + VSOCK_BRIDGE_CALLERS_MAX + VSOCK_CONNECTIONS_MAX)
+/* Whose a watched descriptor is: one of these, or a caller's, or a connection's, by their indices. */
+enum {
+    OWNER_DOORBELL,
+    OWNER_LISTENER,
+    OWNER_BROKER,
+    OWNER_CALLERS,
+    OWNER_CONNS = OWNER_CALLERS + VSOCK_BRIDGE_CALLERS_MAX,
+};
 
 struct vsock_bridge {
     int listen_fd;
     int broker_fd;
+    int epoll_fd;
+    struct watch watches[OWNER_CALLERS]; /* of doorbell, listener and broker */
     uint8_t *buffers;
     uint32_t last_request_id;
     uint32_t last_order;
     uint32_t next_port;
     uint64_t accept_again_ns; /* 0: accepting */
     bool worked;
-    struct vsock_conn_list conns;                        /* those of the bridge */
+    struct vsock_conn_list changed;                      /* those with bridged->changed */
     struct vsock_bridged bridged[VSOCK_CONNECTIONS_MAX]; /* by conn->index */
     struct caller callers[VSOCK_BRIDGE_CALLERS_MAX];
-    struct pollfd polls[POLLS_MAX];
-    uint16_t poll_owners[POLLS_MAX]; /* which caller, or which connection */
+    struct epoll_event events[EVENTS_AT_ONCE];
 };
+
+/* ---- What is watched ------------------------------------------------------------------------- */
+
+/* 0 or -errno: no memory. */
+static int set_watch(const struct vsock_bridge *bridge, struct watch *watch, int fd, unsigned owner,
+                     struct watch wanted)
+{
+    struct epoll_event event = {.events = wanted.events, .data.u32 = owner};
+    int operation = EPOLL_CTL_DEL;
+
+    if (wanted.on == watch->on && wanted.events == watch->events) {
+        return 0;
+    }
+    if (wanted.on) {
+        operation = watch->on ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    }
+    if (epoll_ctl(bridge->epoll_fd, operation, fd, &event) < 0) {
+        return -errno;
+    }
+    *watch = wanted;
+    return 0;
+}
+
+static const struct watch watch_nothing = {.on = false};
+static const struct watch watch_input = {.on = true, .events = EPOLLIN};
 
 /* ---- Towards the host ------------------------------------------------------------------------ */
 
@@ -132,6 +173,17 @@ static struct vsock_bridged *bridged_of(struct vsock *vsock, const struct vsock_
     return &vsock->bridge->bridged[conn->index];
 }
 
+/* What is wanted of its socket may be something else now: it is looked at before the next sleep. */
+static void bridge_changed(struct vsock *vsock, struct vsock_conn *conn)
+{
+    struct vsock_bridged *bridged = bridged_of(vsock, conn);
+
+    if (!bridged->changed) {
+        bridged->changed = true;
+        TAILQ_INSERT_TAIL(&vsock->bridge->changed, conn, service_link);
+    }
+}
+
 static int bridge_receive(struct vsock *vsock, struct vsock_conn *conn,
                           const struct virtq_chain *chain, uint32_t bytes)
 {
@@ -193,7 +245,7 @@ static void attach(struct vsock *vsock, struct vsock_conn *conn, int fd, uint32_
     bridged->first = 0;
     bridged->used = 0;
     conn->buf_alloc = VSOCK_BRIDGE_BUFFER_BYTES;
-    TAILQ_INSERT_TAIL(&vsock->bridge->conns, conn, service_link);
+    bridge_changed(vsock, conn);
 }
 
 /* The guest wants a port of the host: the broker connects us to its socket. */
@@ -267,12 +319,17 @@ static void bridge_gone(struct vsock *vsock, struct vsock_conn *conn)
     struct vsock_bridged *bridged = bridged_of(vsock, conn);
 
     if (bridged->fd >= 0) {
+        /* Not left to close(): the launcher may have its copy of the socket a moment longer. */
+        (void)set_watch(vsock->bridge, &bridged->watch, bridged->fd, 0, watch_nothing);
         (void)close(bridged->fd);
     }
     bridged->fd = -1;
     bridged->request_id = 0;
     vsock->bridge->accept_again_ns = 0;
-    TAILQ_REMOVE(&vsock->bridge->conns, conn, service_link);
+    if (bridged->changed) {
+        bridged->changed = false;
+        TAILQ_REMOVE(&vsock->bridge->changed, conn, service_link);
+    }
 }
 
 const struct vsock_service vsock_bridge_service = {
@@ -282,6 +339,7 @@ const struct vsock_service vsock_bridge_service = {
     .receive = bridge_receive,
     .peer_shutdown = bridge_peer_shutdown,
     .fetch = bridge_fetch,
+    .changed = bridge_changed,
     .gone = bridge_gone,
 };
 
@@ -289,15 +347,12 @@ const struct vsock_service vsock_bridge_service = {
 
 static struct vsock_conn *find_request(struct vsock *vsock, uint32_t id)
 {
-    struct vsock_conn *conn = NULL;
-
-    TAILQ_FOREACH(conn, &vsock->bridge->conns, service_link)
-    {
-        if (bridged_of(vsock, conn)->request_id == id) {
-            break;
+    for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++) {
+        if (vsock->bridge->bridged[i].request_id == id) {
+            return &vsock->table.conns[i];
         }
     }
-    return conn;
+    return NULL;
 }
 
 static void take_answer(struct vsock *vsock, const struct vsock_broker_answer *answer, int fd)
@@ -316,6 +371,7 @@ static void take_answer(struct vsock *vsock, const struct vsock_broker_answer *a
         vsock_conn_reset(vsock, conn);
     } else {
         vsock_conn_opened(vsock, conn);
+        bridge_changed(vsock, conn);
     }
 }
 
@@ -332,7 +388,8 @@ static bool read_answer(struct vsock *vsock)
                          .msg_iovlen = 1,
                          .msg_control = control.bytes,
                          .msg_controllen = sizeof(control.bytes)};
-    const ssize_t bytes = recvmsg(vsock->bridge->broker_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct vsock_bridge *bridge = vsock->bridge;
+    const ssize_t bytes = recvmsg(bridge->broker_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     const struct cmsghdr *header = bytes > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
     int fd = -1;
 
@@ -340,7 +397,9 @@ static bool read_answer(struct vsock *vsock)
         return false;
     }
     if (bytes != sizeof(answer)) {
-        vsock->bridge->broker_fd = -1; /* the launcher is gone, and soon so are we */
+        (void)set_watch(bridge, &bridge->watches[OWNER_BROKER], bridge->broker_fd, OWNER_BROKER,
+                        watch_nothing);
+        bridge->broker_fd = -1; /* the launcher is gone, and soon so are we */
         return false;
     }
     if (header != NULL && header->cmsg_type == SCM_RIGHTS &&
@@ -379,18 +438,29 @@ static struct caller *caller_place(struct vsock_bridge *bridge)
     return oldest;
 }
 
+static void take_caller(struct vsock_bridge *bridge, int fd)
+{
+    struct caller *caller = caller_place(bridge);
+
+    *caller = (struct caller){.fd = fd, .order = ++bridge->last_order};
+    if (set_watch(bridge, &caller->watch, fd, OWNER_CALLERS + (unsigned)(caller - bridge->callers),
+                  watch_input) < 0) {
+        drop_caller(bridge, caller);
+    }
+}
+
 static void take_callers(struct vsock_bridge *bridge)
 {
     for (unsigned i = 0; i < ACCEPTS_AT_ONCE; i++) {
         const int fd = accept4(bridge->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd >= 0) {
-            *caller_place(bridge) = (struct caller){.fd = fd, .order = ++bridge->last_order};
+            take_caller(bridge, fd);
             continue;
         }
         if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-            /* No descriptors or memory: the caller stays in the queue, and ppoll would tell so
-             * for ever. */
+            /* No descriptors or memory: the caller stays in the queue, and would be told of for
+             * ever. */
             bridge->accept_again_ns = clock_monotonic_ns() + ACCEPT_PAUSE_NS;
         }
         return;
@@ -441,6 +511,7 @@ static void connect_caller(struct vsock *vsock, struct caller *caller)
     if (bridge->next_port >= 2 * VSOCK_BRIDGE_FIRST_PORT) {
         bridge->next_port = VSOCK_BRIDGE_FIRST_PORT;
     }
+    (void)set_watch(bridge, &caller->watch, caller->fd, 0, watch_nothing);
     attach(vsock, conn, caller->fd, 0);
     caller->fd = -1;
 }
@@ -488,111 +559,125 @@ static bool only_sending(struct vsock *vsock, const struct vsock_conn *conn)
 }
 
 /*
- * What to look for, in *ret_events. False: nothing could be done whatever happened, so that looking
- * would be spinning: a hang-up is told whether one asks for it or not.
+ * What to watch for. Where nothing could be done whatever happened, its socket is not watched at all:
+ * it could only wake the actor for nothing, again and again.
  */
-static bool wanted_events(struct vsock *vsock, const struct vsock_conn *conn, short *ret_events)
+static struct watch wanted_watch(struct vsock *vsock, const struct vsock_conn *conn)
 {
     const struct vsock_bridged *bridged = bridged_of(vsock, conn);
-    short events = 0;
+    struct watch wanted = {.on = bridged->fd >= 0};
 
-    *ret_events = 0;
-    if (bridged->fd < 0) {
-        return false;
-    }
-    if (conn->state != VSOCK_CONN_OPEN) {
-        return true; /* only whether the host is still there: then it is dropped */
+    if (!wanted.on || conn->state != VSOCK_CONN_OPEN) {
+        return wanted; /* only whether the host is still there: if not, it is dropped */
     }
     if (bridged->used > 0) {
-        events |= POLLOUT;
+        wanted.events |= EPOLLOUT;
     }
     if (!only_sending(vsock, conn) && !conn->readable && vsock_conn_credit(conn) > 0) {
-        events |= POLLIN;
+        wanted.events |= EPOLLIN;
     }
-    *ret_events = events;
-    return events != 0 || only_sending(vsock, conn);
+    wanted.on = wanted.events != 0 || only_sending(vsock, conn);
+    return wanted;
 }
 
-static void serve_conn(struct vsock *vsock, struct vsock_conn *conn, short events)
+/* Those of the connections that have changed. There is no memory for one: it is reset. */
+static void watch_changed(struct vsock *vsock)
 {
+    struct vsock_bridge *bridge = vsock->bridge;
+    struct vsock_conn *conn = NULL;
+
+    while ((conn = TAILQ_FIRST(&bridge->changed)) != NULL) {
+        struct vsock_bridged *bridged = bridged_of(vsock, conn);
+
+        TAILQ_REMOVE(&bridge->changed, conn, service_link);
+        bridged->changed = false;
+        if (set_watch(bridge, &bridged->watch, bridged->fd, OWNER_CONNS + conn->index,
+                      wanted_watch(vsock, conn)) < 0) {
+            vsock_conn_reset(vsock, conn);
+            bridge->worked = true;
+        }
+    }
+}
+
+/* Before each look, and each sleep. 0 or -errno. */
+static int update_watches(struct vsock *vsock)
+{
+    struct vsock_bridge *bridge = vsock->bridge;
+    const int fds[OWNER_CALLERS] = {
+        [OWNER_DOORBELL] = mailbox_doorbell_fd(vsock->virtio.self->mailbox),
+        [OWNER_LISTENER] = bridge->listen_fd,
+        [OWNER_BROKER] = bridge->broker_fd,
+    };
+
+    watch_changed(vsock);
+    for (unsigned owner = 0; owner < OWNER_CALLERS; owner++) {
+        const bool pause = owner == OWNER_LISTENER && bridge->accept_again_ns != 0;
+        const int code = set_watch(bridge, &bridge->watches[owner], fds[owner], owner,
+                                   fds[owner] >= 0 && !pause ? watch_input : watch_nothing);
+
+        if (code < 0) {
+            return code;
+        }
+    }
+    return 0;
+}
+
+static void serve_conn(struct vsock *vsock, struct vsock_conn *conn, uint32_t events)
+{
+    bridge_changed(vsock, conn);
     if (conn->state != VSOCK_CONN_OPEN) {
         vsock_conn_cancel(vsock, conn); /* its host program did not wait for the guest's answer */
         return;
     }
-    if ((events & (POLLOUT | POLLERR | POLLHUP)) != 0 && bridged_of(vsock, conn)->used > 0) {
+    if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0 && bridged_of(vsock, conn)->used > 0) {
         flush(vsock, conn);
     }
     if (conn->service == NULL) {
         return;
     }
-    if ((events & POLLHUP) != 0 && only_sending(vsock, conn)) {
+    if ((events & EPOLLHUP) != 0 && only_sending(vsock, conn)) {
         vsock_conn_close(vsock, conn); /* both directions have ended */
-    } else if ((events & (POLLIN | POLLERR | POLLHUP)) != 0 && !only_sending(vsock, conn)) {
+    } else if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0 && !only_sending(vsock, conn)) {
         vsock_conn_readable(vsock, conn);
     }
 }
 
-static void add_poll(struct vsock_bridge *bridge, nfds_t *count, int fd, short events,
-                     unsigned owner)
-{
-    bridge->polls[*count] = (struct pollfd){.fd = fd, .events = events};
-    bridge->poll_owners[*count] = (uint16_t)owner;
-    (*count)++;
-}
-
-/* *ret_callers: how many of them stand before the connections. */
-static nfds_t list_polls(struct vsock *vsock, nfds_t *ret_conns_from)
-{
-    struct vsock_bridge *bridge = vsock->bridge;
-    const struct vsock_conn *conn = NULL;
-    nfds_t count = 0;
-    short events = 0;
-
-    add_poll(bridge, &count, mailbox_doorbell_fd(vsock->virtio.self->mailbox), POLLIN, 0);
-    add_poll(bridge, &count, bridge->accept_again_ns == 0 ? bridge->listen_fd : -1, POLLIN, 0);
-    add_poll(bridge, &count, bridge->broker_fd, POLLIN, 0);
-    for (unsigned i = 0; i < VSOCK_BRIDGE_CALLERS_MAX; i++) {
-        if (bridge->callers[i].fd >= 0) {
-            add_poll(bridge, &count, bridge->callers[i].fd, POLLIN, i);
-        }
-    }
-    *ret_conns_from = count;
-    TAILQ_FOREACH(conn, &bridge->conns, service_link)
-    {
-        if (wanted_events(vsock, conn, &events)) {
-            add_poll(bridge, &count, bridged_of(vsock, conn)->fd, events, conn->index);
-        }
-    }
-    return count;
-}
-
-static void serve_sockets(struct vsock *vsock, nfds_t conns_from, nfds_t count)
+/* One that went away for another's event, or whose place is another's now, is left alone. */
+static void serve_event(struct vsock *vsock, unsigned owner, uint32_t events)
 {
     struct vsock_bridge *bridge = vsock->bridge;
 
-    for (nfds_t i = POLL_LISTENER; i < count; i++) {
-        bridge->worked = bridge->worked || bridge->polls[i].revents != 0;
-    }
-    for (nfds_t i = conns_from; i < count; i++) {
-        struct vsock_conn *conn = &vsock->table.conns[bridge->poll_owners[i]];
-
-        /* None goes away but by its own events, and none is new. */
-        if (bridge->polls[i].revents != 0 && conn->service == &vsock_bridge_service) {
-            serve_conn(vsock, conn, bridge->polls[i].revents);
-        }
-    }
-    for (nfds_t i = POLL_FIXED; i < conns_from; i++) {
-        if (bridge->polls[i].revents != 0) {
-            hear_caller(vsock, &bridge->callers[bridge->poll_owners[i]]);
-        }
-    }
-    if (bridge->polls[POLL_BROKER].revents != 0) {
+    if (owner == OWNER_LISTENER) {
+        take_callers(bridge);
+    } else if (owner == OWNER_BROKER) {
         for (unsigned i = 0; i < ANSWERS_AT_ONCE && read_answer(vsock); i++) {
         }
+    } else if (owner < OWNER_CONNS) {
+        struct caller *caller = &bridge->callers[owner - OWNER_CALLERS];
+
+        if (caller->fd >= 0) {
+            hear_caller(vsock, caller);
+        }
+    } else if (bridge->bridged[owner - OWNER_CONNS].watch.on) {
+        serve_conn(vsock, &vsock->table.conns[owner - OWNER_CONNS], events);
     }
-    if (bridge->polls[POLL_LISTENER].revents != 0) {
-        take_callers(bridge);
+}
+
+/* True: the doorbell has rung, which is not served here. */
+static bool serve_events(struct vsock *vsock, int count)
+{
+    struct vsock_bridge *bridge = vsock->bridge;
+    bool rung = false;
+
+    for (int i = 0; i < count; i++) {
+        if (bridge->events[i].data.u32 == OWNER_DOORBELL) {
+            rung = true;
+        } else {
+            bridge->worked = true;
+            serve_event(vsock, bridge->events[i].data.u32, bridge->events[i].events);
+        }
     }
+    return rung;
 }
 
 /* When there is something to do without any event; 0: never. */
@@ -621,42 +706,48 @@ static void on_time(struct vsock *vsock)
 
 void vsock_bridge_look(struct vsock *vsock)
 {
-    const struct timespec at_once = {0};
-    nfds_t conns_from = 0;
-    const nfds_t count = list_polls(vsock, &conns_from);
+    struct vsock_bridge *bridge = vsock->bridge;
 
-    vsock->bridge->polls[POLL_DOORBELL].fd = -1;
-    if (ppoll(vsock->bridge->polls, count, &at_once, NULL) > 0) {
-        serve_sockets(vsock, conns_from, count);
+    if (update_watches(vsock) == 0) {
+        (void)serve_events(vsock,
+                           epoll_pwait(bridge->epoll_fd, bridge->events, EVENTS_AT_ONCE, 0, NULL));
     }
     on_time(vsock);
+}
+
+/* In ms, as epoll_pwait() has it; -1: for ever. */
+static int time_to_sleep_ms(const struct vsock *vsock)
+{
+    const uint64_t deadline_ns = next_deadline_ns(vsock);
+    const uint64_t now_ns = deadline_ns != 0 ? clock_monotonic_ns() : 0;
+    const uint64_t wait_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+
+    return deadline_ns == 0 ? -1 : (int)((wait_ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
 int vsock_bridge_sleep(struct vsock *vsock)
 {
     struct vsock_bridge *bridge = vsock->bridge;
     struct actor *self = vsock->virtio.self;
-    const uint64_t deadline_ns = next_deadline_ns(vsock);
-    const uint64_t now_ns = deadline_ns != 0 ? clock_monotonic_ns() : 0;
-    const uint64_t wait_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
-    const struct timespec wait = {.tv_sec = (time_t)(wait_ns / NS_PER_SECOND),
-                                  .tv_nsec = (long)(wait_ns % NS_PER_SECOND)};
-    nfds_t conns_from = 0;
-    const nfds_t count = list_polls(vsock, &conns_from);
+    int count = update_watches(vsock);
 
+    if (count < 0 || bridge->worked) {
+        return count;
+    }
     if (!mailbox_announce_sleep(self->mailbox)) {
         mailbox_awake(self->mailbox, false);
         vsock_bridge_look(vsock);
         return 0;
     }
-    if (ppoll(bridge->polls, count, deadline_ns != 0 ? &wait : NULL, NULL) < 0) {
-        bridge->polls[POLL_DOORBELL].revents = 0;
+    count = epoll_pwait(bridge->epoll_fd, bridge->events, EVENTS_AT_ONCE, time_to_sleep_ms(vsock),
+                        NULL);
+    if (count < 0) {
+        count = -errno;
         mailbox_awake(self->mailbox, false);
-        return -errno;
+        return count;
     }
     self->stats->wakeups++;
-    mailbox_awake(self->mailbox, (bridge->polls[POLL_DOORBELL].revents & POLLIN) != 0);
-    serve_sockets(vsock, conns_from, count);
+    mailbox_awake(self->mailbox, serve_events(vsock, count));
     on_time(vsock);
     return 0;
 }
@@ -679,18 +770,25 @@ int vsock_bridge_new(int listen_fd, int broker_fd, struct vsock_bridge **ret_bri
     void *buffers = mmap(NULL, buffers_bytes, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    if (bridge == NULL || buffers == MAP_FAILED) {
+    const int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    const int code = epoll_fd < 0 ? -errno : -ENOMEM;
+
+    if (bridge == NULL || buffers == MAP_FAILED || epoll_fd < 0) {
         if (buffers != MAP_FAILED) {
             (void)munmap(buffers, buffers_bytes);
         }
+        if (epoll_fd >= 0) {
+            (void)close(epoll_fd);
+        }
         free(bridge);
-        return -ENOMEM;
+        return code;
     }
+    bridge->epoll_fd = epoll_fd;
     bridge->listen_fd = listen_fd;
     bridge->broker_fd = broker_fd;
     bridge->buffers = buffers;
     bridge->next_port = VSOCK_BRIDGE_FIRST_PORT;
-    TAILQ_INIT(&bridge->conns);
+    TAILQ_INIT(&bridge->changed);
     for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++) {
         bridge->bridged[i].fd = -1;
         bridge->bridged[i].buffer = bridge->buffers + (size_t)i * VSOCK_BRIDGE_BUFFER_BYTES;
@@ -700,6 +798,11 @@ int vsock_bridge_new(int listen_fd, int broker_fd, struct vsock_bridge **ret_bri
     }
     *ret_bridge = bridge;
     return 0;
+}
+
+int vsock_bridge_epoll_fd(const struct vsock_bridge *bridge)
+{
+    return bridge->epoll_fd;
 }
 
 void vsock_bridge_free(struct vsock_bridge *bridge)
@@ -717,6 +820,7 @@ void vsock_bridge_free(struct vsock_bridge *bridge)
             (void)close(bridge->callers[i].fd);
         }
     }
+    (void)close(bridge->epoll_fd);
     (void)munmap(bridge->buffers, (size_t)VSOCK_CONNECTIONS_MAX * VSOCK_BRIDGE_BUFFER_BYTES);
     free(bridge);
 }

@@ -13,8 +13,12 @@
  *
  * All memory is there from the start: vsock_bridge_new().
  *
- * Thread: the vsock actor, from vsock_bridge_new() on. Blocks: ppoll, in vsock_bridge_sleep().
- * System calls: ppoll, accept4, recvmsg, sendmsg, shutdown, close.
+ * A sleep costs the same whatever the number of connections: the host's kernel keeps the list of what is
+ * watched (epoll, level-triggered), and only connections that packets or events have changed are held
+ * against it.
+ *
+ * Thread: the vsock actor, from vsock_bridge_new() on. Blocks: epoll_pwait, in vsock_bridge_sleep().
+ * System calls: epoll_pwait, epoll_ctl, accept4, recvmsg, sendmsg, shutdown, close.
  */
 #ifndef BVMM_ACTORS_VSOCK_BRIDGE_H
 #define BVMM_ACTORS_VSOCK_BRIDGE_H
@@ -37,10 +41,13 @@ extern const struct vsock_service vsock_bridge_service;
 /*
  * vsock_bridge_new - before the machine starts.
  * @listen_fd, @broker_fd: from vsock_broker.h; they stay the caller's.
- * Return: 0, or -ENOMEM.
+ * Return: 0, or -errno: no memory, no descriptor.
  */
 int vsock_bridge_new(int listen_fd, int broker_fd, struct vsock_bridge **ret_bridge) must_check;
 void vsock_bridge_free(struct vsock_bridge *bridge);
+
+/* What it sleeps on; for a filter, which names descriptors. */
+int vsock_bridge_epoll_fd(const struct vsock_bridge *bridge);
 
 /* Sleep until the doorbell, a socket or a deadline wants attention; serve the sockets. */
 int vsock_bridge_sleep(struct vsock *vsock);

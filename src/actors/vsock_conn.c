@@ -237,6 +237,14 @@ static void refuse(struct vsock *vsock, const struct vsock_header *header)
     table->refusals_count++;
 }
 
+/* A packet has passed. Of a service that is gone nobody wants to know. */
+static void tell_service(struct vsock *vsock, struct vsock_conn *conn)
+{
+    if (conn->service != NULL && conn->service->changed != NULL) {
+        conn->service->changed(vsock, conn);
+    }
+}
+
 /* ---- From the guest -------------------------------------------------------------------------- */
 
 static const struct vsock_service *find_service(const struct vsock *vsock, uint32_t host_port)
@@ -385,6 +393,7 @@ void vsock_packet_from_guest(struct vsock *vsock, const struct vsock_header *hea
         free_conn(vsock, conn);
     } else if (conn->state != VSOCK_CONN_ENDING) {
         on_conn_packet(vsock, conn, header, chain);
+        tell_service(vsock, conn);
     }
 }
 
@@ -584,6 +593,7 @@ uint32_t vsock_packet_to_guest(struct vsock *vsock, const struct virtq_chain *ch
     written_bytes = put_conn_packet(vsock, conn, chain);
     if (conn->state != VSOCK_CONN_FREE) {
         note_due(vsock, conn, 0); /* the next one when all others had their turn */
+        tell_service(vsock, conn);
     }
     return written_bytes;
 }

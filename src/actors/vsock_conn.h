@@ -73,6 +73,8 @@ struct vsock_service {
      */
     ssize_t (*fetch)(struct vsock *vsock, struct vsock_conn *conn, const struct iovec *iov,
                      int count);
+    /* A packet from or to the guest may have changed state, credit or conn->readable. May be NULL. */
+    void (*changed)(struct vsock *vsock, struct vsock_conn *conn);
     /* The connection is over, however: let go of everything. Called once. */
     void (*gone)(struct vsock *vsock, struct vsock_conn *conn);
 };

@@ -117,7 +117,7 @@ int mailbox_wait(struct mailbox *mailbox, unsigned spins) must_check;
 unsigned mailbox_spins(uint64_t budget_ns);
 
 /*
- * For a receiver that sleeps in ppoll() on its doorbell and other descriptors:
+ * For a receiver that sleeps in ppoll() or epoll_pwait() on its doorbell and other descriptors:
  * mailbox_announce_sleep() returns true if it may go to sleep (all lanes are empty, and whoever sends
  * from now on will ring); then, in every case, mailbox_awake(), which also empties the doorbell if
  * rung says that it became readable.

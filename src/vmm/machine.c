@@ -316,7 +316,8 @@ static int make_bridge(struct machine *machine, struct bvmm_error *err)
     code = vsock_bridge_new(vsock_broker_listen_fd(broker), vsock_broker_actor_fd(broker),
                             &machine->vsock_bridge);
     return code == 0 ? 0
-                     : error_set(err, BVMM_ERROR_MEMORY, code, "no memory for the vsock bridge");
+                     : error_set(err, BVMM_ERROR_MEMORY, code, "cannot make the vsock bridge: %s",
+                                 strerror(-code));
 }
 
 static int attach_vsock(struct machine *machine, struct bvmm_error *err)
@@ -581,6 +582,8 @@ static void policy_numbers(const struct machine *machine, const struct actor *ac
     if (actor->class == ACTOR_VSOCK && machine->vsock_bridge != NULL) {
         policy_add_number(ret, POLICY_HOST_SOCKETS,
                           (uint64_t)vsock_broker_listen_fd(machine->job->vsock_broker));
+        policy_add_number(ret, POLICY_BRIDGE_LIST,
+                          (uint64_t)vsock_bridge_epoll_fd(machine->vsock_bridge));
     }
     if (actor->class == ACTOR_SUPERVISOR) {
         policy_add_number(ret, POLICY_TIMER, (uint64_t)machine->timer_fd);

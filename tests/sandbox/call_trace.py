@@ -16,6 +16,7 @@ KINDS = {
     "signalfd": r"anon_inode:\[signalfd", "the VM process (a pidfd)": r"anon_inode:\[pidfd|pidfd:",
     "socket to the VM process": r"socket|UNIX",
     "the job's kernel": r"\.kernel",
+    "list of what the bridge sleeps on": r"anon_inode:\[eventpoll",
     "socket to the bridge's actor": r"socket|UNIX", "directory of the VM's control group": r"cgroup",
     "counters of the VM's control group": r"cgroup", "directories of the report and of large outputs": r"/",
 }

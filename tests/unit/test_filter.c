@@ -12,6 +12,7 @@
 #include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -43,6 +44,7 @@ enum {
     FD_TIMER,
     FD_SIGNALS,
     FD_LISTEN,
+    FD_EPOLL,
     FD_PIDFD,
     FD_VM_SOCKET,
     FD_CANCEL,
@@ -71,6 +73,7 @@ static const struct {
     {POLICY_SIGNALS, FD_SIGNALS, false},
     {POLICY_PROCESS, FAKE_PID, false},
     {POLICY_HOST_SOCKETS, FD_LISTEN, true},
+    {POLICY_BRIDGE_LIST, FD_EPOLL, true},
     {POLICY_VM_PIDFD, FD_PIDFD, false},
     {POLICY_VM_SOCKET, FD_VM_SOCKET, false},
     {POLICY_CANCEL, FD_CANCEL, false},
@@ -381,10 +384,15 @@ static void test_wrong_arguments_kill(void **state)
         {WITHOUT(VSOCK), {SYS_sendmsg, {FD_LISTEN, 0, MSG_DONTWAIT | MSG_NOSIGNAL}}},
         {WITHOUT(VSOCK), {SYS_shutdown, {FD_LISTEN}}},
         {WITHOUT(VSOCK), {SYS_close, {FD_LISTEN}}},
-        {WITHOUT(VSOCK), {SYS_ppoll, {0, 0}}},
+        {WITHOUT(VSOCK), {SYS_epoll_pwait, {FD_EPOLL}}},
+        {WITHOUT(VSOCK), {SYS_epoll_ctl, {FD_EPOLL}}},
         {WITHOUT(VSOCK), {SYS_read, {FD_LISTEN}}},
         {BRIDGED(VSOCK), {SYS_accept4, {FD_WRONG, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC}}},
         {BRIDGED(VSOCK), {SYS_accept4, {FD_LISTEN, 0, 0, 0}}},
+        {BRIDGED(VSOCK), {SYS_epoll_ctl, {FD_WRONG}}},
+        {BRIDGED(VSOCK), {SYS_epoll_pwait, {FD_WRONG}}},
+        {BRIDGED(VSOCK), {SYS_epoll_pwait, {FD_EPOLL, 0, 0, 0, 1}}},
+        {BRIDGED(VSOCK), {SYS_ppoll, {0, 0}}},
         {BRIDGED(VSOCK), {SYS_recvmsg, {FD_LISTEN, 0, 0}}},
         {BRIDGED(VSOCK), {SYS_sendmsg, {FD_LISTEN, 0, 0}}},
         {BRIDGED(VSOCK), {SYS_read, {FD_LISTEN}}},
@@ -464,6 +472,8 @@ static void test_right_arguments_pass(void **state)
         {BRIDGED(VSOCK), {SYS_recvmsg, {FD_WRONG, 0, MSG_DONTWAIT | MSG_PEEK}}},
         {BRIDGED(VSOCK), {SYS_sendmsg, {FD_WRONG, 0, MSG_DONTWAIT | MSG_NOSIGNAL}}},
         {BRIDGED(VSOCK), {SYS_close, {FD_WRONG}}},
+        {BRIDGED(VSOCK), {SYS_epoll_ctl, {FD_EPOLL, EPOLL_CTL_DEL, FD_WRONG}}},
+        {BRIDGED(VSOCK), {SYS_epoll_pwait, {FD_EPOLL}}},
 
         {WAITING, {SYS_ppoll, {0, 3}}},
         {WAITING, {SYS_ppoll, {0, 0, 1}}}, /* no time limit lies at 1: it does not sleep */

@@ -8,7 +8,10 @@
  */
 #include "vsock_host.h"
 
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #define PORT 1234U
 #define GUEST 77U
@@ -873,6 +876,38 @@ static void connections_up_to_1023_work_and_one_more_is_refused(void **state)
     vsock_host_fini(&host);
 }
 
+/* As the launcher does, for a moment: the connection is over, but its socket is not. */
+static void socket_that_somebody_else_has_open_too_wakes_nobody(void **state)
+{
+    struct vsock_host host;
+    pid_t other = 0;
+    int fd = -1;
+
+    (void)state;
+    begin(&host);
+    const int listen_fd = vsock_host_listen(&host, PORT, 8);
+
+    guest_connects(&host, GUEST, listen_fd, &fd);
+    other = fork();
+    assert_true(other >= 0);
+    if (other == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) {
+            (void)pause();
+        }
+    }
+    vsock_guest_send(host.guest, VSOCK_OP_RST, GUEST, PORT, 0, NULL, 0);
+    assert_all_closed(&host);
+    vsock_host_say(fd, "is anybody there");
+    vsock_host_run(&host); /* an actor that is told of it is told for ever */
+    assert_int_equal(host.guest->packets_count, 0);
+    assert_int_equal(kill(other, SIGKILL), 0);
+    assert_int_equal(waitpid(other, NULL, 0), other);
+    (void)close(fd);
+    (void)close(listen_fd);
+    vsock_host_fini(&host);
+}
+
 /* Callers that come and go as fast as they can: nothing is left of them, and nobody else suffers.
  */
 static void storm_of_connections_leaves_nothing_behind(void **state)
@@ -987,6 +1022,7 @@ int main(void)
         cmocka_unit_test(program_that_dies_mid_stream_resets_or_ends_the_connection),
         cmocka_unit_test(rest_that_nobody_reads_is_dropped_after_2_s),
         cmocka_unit_test(connections_up_to_1023_work_and_one_more_is_refused),
+        cmocka_unit_test(socket_that_somebody_else_has_open_too_wakes_nobody),
         cmocka_unit_test(storm_of_connections_leaves_nothing_behind),
         cmocka_unit_test(stale_socket_is_replaced_and_others_are_respected),
     };
