@@ -255,6 +255,7 @@ struct run_outcome {
     X(NO_NEW_PRIVS, "no_new_privs")                                                                \
     X(CAPABILITIES, "capabilities_dropped")                                                        \
     X(USER, "unprivileged_user")                                                                   \
+    X(GROUPS, "groups_dropped")                                                                    \
     X(USER_NAMESPACE, "user_namespace")                                                            \
     X(PID_NAMESPACE, "pid_namespace")                                                              \
     X(MOUNT_NAMESPACE, "mount_namespace")                                                          \

@@ -100,6 +100,10 @@ static int become_nobody(struct jail *jail)
         }
     }
     stands(jail, SANDBOX_USER);
+    /* Only root can leave them: a user namespace that a user makes must deny setgroups(). */
+    if (getgroups(0, NULL) == 0) {
+        stands(jail, SANDBOX_GROUPS);
+    }
     return 0;
 }
 

@@ -18,6 +18,9 @@ AS_USER = ["unshare", "--mount", "sh", "-c",
            "set -e; mount -t tmpfs -o mode=0755 none /mnt; cp -a /dev/kvm /mnt/kvm; chmod 0600 /mnt/kvm\n"
            f"chown {USER}:{USER} /mnt/kvm; mount --bind /mnt/kvm /dev/kvm; umount -l /mnt\n"
            f'exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all --bounding-set=-all "$@"', "sh"]
+# The same user, in another group: one that may open /dev/kvm, as on most distributions.
+GROUP = "4343"
+IN_GROUP = [word.replace("--clear-groups", f"--groups={GROUP}") for word in AS_USER]
 # The same on a host that lets nobody make user namespaces.
 NO_USER_NAMESPACES = ["sh", "-c",
                       "set -e; knob=/proc/sys/user/max_user_namespaces; before=$(cat $knob); echo 0 >$knob\n"
@@ -50,7 +53,7 @@ def devices(place):
     return {"serial", "blk0", "vsock"} | ({"i8042"} if place.arch == "x86_64" else set())
 
 
-def check_threads(place, vm, uid):
+def check_threads(place, vm, uid, groups=()):
     # Since Linux 6.13 KVM makes a thread of the kernel's own in each VM's process.
     names = {thread["Name"][0] for thread in vm["threads"]} - {"kvm-nx-lpage-re"}
     same(names, {"supervisor", "vcpu0", "vcpu1"} | devices(place), "threads")
@@ -60,7 +63,7 @@ def check_threads(place, vm, uid):
         same(thread["NoNewPrivs"], ["1"], f"{name}: NoNewPrivs")
         for one in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             same(thread[one], NO_CAPABILITIES, f"{name}: {one}")
-        same((set(thread["Uid"]), set(thread["Gid"]), thread["Groups"]), ({uid}, {uid}, []), f"{name}: uid, gid, groups")
+        same((set(thread["Uid"]), set(thread["Gid"]), thread["Groups"]), ({uid}, {uid}, list(groups)), f"{name}: uid, gid, groups")
 
 
 def check_descriptors(place, vm):
@@ -140,6 +143,20 @@ def seen_as_user(place):
     check_process(vm, launcher, (*NAMESPACES, "user"))
     layers(out.report)
     same((out.report["sandbox"]["mode"], out.report["sandbox"]["refused"]), ("strict", None), "mode, and refused")
+
+
+@scenario("a running VM seen from outside: started by a user who is in another group, which only root could leave")
+def seen_as_member(place):
+    run = watched_job(place)
+    run.wrap, run.report = IN_GROUP, "-"
+    run.job["report_path"] = "-"
+    out = yield run
+    out.completed().proved()
+    vm, launcher = vm_and_launcher(out)
+    check_threads(place, vm, USER, [GROUP])
+    check_descriptors(place, vm)
+    check_process(vm, launcher, (*NAMESPACES, "user"))
+    layers(out.report, "groups_dropped")
 
 
 @scenario("a host without user namespaces: strict refuses, best_effort says what is missing, off is told", needs=[in_lab])
