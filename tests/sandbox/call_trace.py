@@ -127,13 +127,25 @@ class Trace:
 
     def judge(self):
         for holder, call, args in self.calls:
-            rows = [row for row in self.tables[holder] if row["call"] == call and
-                    all(arg["index"] < len(args) and self.fits(holder, arg, args[arg["index"]]) for arg in row["args"])]
-            # the most special row is the one that it needs
-            if rows:
-                self.used.add(f"{holder} {name_of(max(rows, key=lambda row: len(row['args'])))}")
+            found = self.row_of(holder, call, args)
+            if found:
+                self.used.add(found)
             else:
                 self.wrong.append(f"{holder}: {call}({', '.join(args)})")
+            # A filter cannot be taken off: the first is asked as well.
+            if holder == "launcher_writing":
+                found = self.row_of("launcher_waiting", call, args)
+                if found:
+                    self.used.add(found)
+                else:
+                    self.wrong.append(f"launcher_waiting, under the second filter: {call}({', '.join(args)})")
+
+    def row_of(self, holder, call, args):
+        """The name of the row that allows the call; None: there is none."""
+        rows = [row for row in self.tables[holder] if row["call"] == call and
+                all(arg["index"] < len(args) and self.fits(holder, arg, args[arg["index"]]) for arg in row["args"])]
+        # the most special row is the one that it needs
+        return f"{holder} {name_of(max(rows, key=lambda row: len(row['args'])))}" if rows else None
 
 
 def tables_of(printed):
