@@ -2,10 +2,8 @@
 /* error.c: names of error kinds, and how a message gets into a struct bvmm_error. */
 #include "base/error.h"
 
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 
 static const char *const kind_names[] = {
 #define X(id, name) [BVMM_ERROR_##id] = (name),
@@ -42,18 +40,4 @@ int error_set(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const
         }
     }
     return code;
-}
-
-const char *error_text(int code)
-{
-    const char *text = strerrordesc_np(code);
-
-    return text != NULL ? text : "unknown error";
-}
-
-const char *signal_text(int number)
-{
-    const char *text = sigdescr_np(number);
-
-    return text != NULL ? text : "a signal without a name";
 }

@@ -251,7 +251,7 @@ static int close_inherited(struct bvmm_error *err)
 
     if (dir == NULL) {
         return error_set(err, BVMM_ERROR_IO, -errno,
-                         "cannot tell which files are open, /proc/self/fd: %s", strerror(errno));
+                         "cannot tell which files are open, /proc/self/fd: %s", error_text(errno));
     }
     while ((entry = readdir(dir)) != NULL) {
         const int fd = (int)strtol(entry->d_name, NULL, 10);

@@ -317,7 +317,7 @@ static int make_bridge(struct machine *machine, struct bvmm_error *err)
                             &machine->vsock_bridge);
     return code == 0 ? 0
                      : error_set(err, BVMM_ERROR_MEMORY, code, "cannot make the vsock bridge: %s",
-                                 strerror(-code));
+                                 error_text(-code));
 }
 
 static int attach_vsock(struct machine *machine, struct bvmm_error *err)
