@@ -968,7 +968,7 @@ static void ignored_sigchld_is_told(void **state)
 }
 
 /* Return: true if it was a run as it was to be: the VM process hung, was killed, and did not die. */
-static bool haunted_run(struct ghost *ghost)
+static bool haunted_run(struct ghost *ghost, unsigned *hits)
 {
     struct bvmm_vm *vm = good_vm();
     struct hunter hunter = {.signal = SIGSTOP, .ghost = ghost};
@@ -979,6 +979,7 @@ static bool haunted_run(struct ghost *ghost)
 
     bvmm_vm_set_progress(vm, lose_patience, &patience, 20);
     report = run_hunted(vm, &hunter);
+    *hits += hunter.hit && ghost->code == 0 ? 1 : 0;
     haunted = hunter.hit && ghost->code == 0 &&
               strcmp(bvmm_report_result(report)->status, "cancelled") == 0;
     bvmm_report_free(report);
@@ -1003,6 +1004,7 @@ static bool haunted_run(struct ghost *ghost)
 static void vm_process_that_outlives_its_kill_is_no_zombie(void **state)
 {
     const struct stock before = take_stock();
+    unsigned hits = 0;
     bool seen = false;
 
     (void)state;
@@ -1013,15 +1015,17 @@ static void vm_process_that_outlives_its_kill_is_no_zombie(void **state)
     for (unsigned i = 0; i < HUNTS_MAX && !seen; i++) {
         struct ghost ghost = {.word_fd = -1};
 
-        seen = haunted_run(&ghost);
+        seen = haunted_run(&ghost, &hits);
         /* ENOENT, ESRCH, ENOMEM: it was ending by itself. */
         if (ghost.code != 0 && ghost.code != ENOENT && ghost.code != ESRCH &&
             ghost.code != ENOMEM) {
             fail_msg("cannot enter the VM process's namespace: %s", strerror(ghost.code));
         }
     }
-    assert_true(seen);
     assert_nothing_left(&before);
+    if (!seen) {
+        never_seen(hits);
+    }
 }
 
 static void killed_vm_processes_have_reports(void **state)
