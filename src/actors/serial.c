@@ -105,12 +105,12 @@ static void serial_on_write_acked(struct actor *self, const struct msg *msg)
 }
 
 /* If the receiver is full the guest is busy otherwise: the supervisor waits for a while and no more. */
-static void serial_on_type_ctrl_c(struct actor *self, const struct msg *msg)
+static void serial_on_type(struct actor *self, const struct msg *msg)
 {
     struct serial *serial = self->state;
 
-    (void)msg;
-    (void)uart_receive(&serial->uart, SERIAL_CTRL_C);
+    (void)uart_receive(&serial->uart,
+                       msg->kind == MSG_TYPE_CTRL_C ? SERIAL_CTRL_C : SERIAL_CTRL_BACKSLASH);
     serial_update_irq(serial);
 }
 
@@ -149,7 +149,8 @@ const actor_handler_fn serial_on[MSG_KIND_COUNT] = {
     [MSG_IO_READ] = serial_on_read,
     [MSG_IO_WRITE] = serial_on_write,
     [MSG_IO_WRITE_ACKED] = serial_on_write_acked,
-    [MSG_TYPE_CTRL_C] = serial_on_type_ctrl_c,
+    [MSG_TYPE_CTRL_C] = serial_on_type,
+    [MSG_TYPE_CTRL_BACKSLASH] = serial_on_type,
 };
 
 static const struct policy_rule serial_rules[] = {

@@ -18,8 +18,9 @@
 /* Characters are handed to the decoder in pieces: at the latest when the lanes are empty. */
 #define SERIAL_PIECE_BYTES 512
 
-/* What the console's driver takes for the interrupt key. */
+/* What the console's driver takes for the interrupt key and the quit key. */
 #define SERIAL_CTRL_C 3
+#define SERIAL_CTRL_BACKSLASH 28
 
 struct serial {
     struct uart uart;

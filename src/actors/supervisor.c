@@ -24,8 +24,15 @@
 #include <unistd.h>
 
 #include "actors/vcpu.h"
+#include "protocol/guest_job.h"
 #include "protocol/manifest.h"
 #include "virtio/virtqueue.h"
+
+/* What the guest's init gives the command must leave it the better half to hand over what there is. */
+_Static_assert(GUEST_JOB_URGENT_GRACE_MS *NS_PER_MS <= SUPERVISOR_TIMEOUT_GRACE_NS / 4,
+               "see there");
+_Static_assert(GUEST_JOB_DEFAULT_GRACE_MS *NS_PER_MS <= SUPERVISOR_CANCEL_GRACE_NS / 2,
+               "see there");
 
 /* ---- The outcome ----------------------------------------------------------------------------- */
 
@@ -147,16 +154,26 @@ static void decide_and_stop(struct actor *self, enum run_status status, uint64_t
     begin_stop(self, now_ns);
 }
 
-/*
- * The run is to end, but the guest may still have something to say: ask bvmm's init, by the keyboard
- * or, where there is none, the console, to end the command, and listen for a while.
- */
-static void begin_grace(struct actor *self, uint64_t grace_ns, uint64_t now_ns)
+static void tell_class(struct actor *self, enum actor_class class, enum msg_kind kind)
 {
     struct supervisor *supervisor = self->state;
-    const bool has_i8042 = supervisor->config.has_i8042;
-    const enum actor_class asked = has_i8042 ? ACTOR_I8042 : ACTOR_SERIAL;
-    const struct msg msg = {.kind = has_i8042 ? MSG_PRESS_CTRL_ALT_DEL : MSG_TYPE_CTRL_C};
+    const struct msg msg = {.kind = (uint8_t)kind};
+
+    for (unsigned i = 1; i < supervisor->config.actor_count; i++) {
+        if (supervisor->config.actors[i].class == class) {
+            actor_tell(self, (actor_id)i, &msg);
+        }
+    }
+}
+
+/*
+ * The run is to end, but the guest may still have something to say: ask bvmm's init, by the keyboard
+ * or, where there is none, the console, to end the command, and listen for a while. At the deadline
+ * the console is told first that it is urgent; the keyboard then is for a console that does not hear.
+ */
+static void begin_grace(struct actor *self, uint64_t grace_ns, bool urgent, uint64_t now_ns)
+{
+    struct supervisor *supervisor = self->state;
 
     if (supervisor->phase != SUPERVISOR_RUNNING || !supervisor->init_seen) {
         begin_stop(self, now_ns);
@@ -164,10 +181,13 @@ static void begin_grace(struct actor *self, uint64_t grace_ns, uint64_t now_ns)
     }
     supervisor->phase = SUPERVISOR_GRACE;
     set_deadline(self, now_ns + grace_ns);
-    for (unsigned i = 1; i < supervisor->config.actor_count; i++) {
-        if (supervisor->config.actors[i].class == asked) {
-            actor_tell(self, (actor_id)i, &msg);
-        }
+    if (urgent) {
+        tell_class(self, ACTOR_SERIAL, MSG_TYPE_CTRL_BACKSLASH);
+    }
+    if (supervisor->config.has_i8042) {
+        tell_class(self, ACTOR_I8042, MSG_PRESS_CTRL_ALT_DEL);
+    } else if (!urgent) {
+        tell_class(self, ACTOR_SERIAL, MSG_TYPE_CTRL_C);
     }
 }
 
@@ -529,6 +549,7 @@ void supervisor_on_message(struct actor *self, const struct msg *msg, uint64_t n
     case MSG_RUN:
     case MSG_STOP:
     case MSG_TYPE_CTRL_C:
+    case MSG_TYPE_CTRL_BACKSLASH:
     case MSG_PRESS_CTRL_ALT_DEL:
     case MSG_KIND_COUNT:
         abort(); /* msg.h has no lane for it: our bug */
@@ -547,7 +568,7 @@ void supervisor_on_deadline(struct actor *self, uint64_t now_ns)
         decide(self, RUN_TIMEOUT);
         decide_error(self, BVMM_ERROR_TIMEOUT, SUPERVISOR_TIMEOUT_TEXT,
                      (unsigned long long)(supervisor->config.timeout_ns / NS_PER_SECOND));
-        begin_grace(self, timeout_grace_ns(self), now_ns);
+        begin_grace(self, timeout_grace_ns(self), true, now_ns);
         break;
     case SUPERVISOR_GRACE:
         begin_stop(self, now_ns);
@@ -575,7 +596,7 @@ void supervisor_on_signal(struct actor *self, int signal, uint64_t now_ns)
     }
     decide(self, RUN_CANCELLED);
     if (supervisor->phase == SUPERVISOR_RUNNING) {
-        begin_grace(self, SUPERVISOR_CANCEL_GRACE_NS, now_ns);
+        begin_grace(self, SUPERVISOR_CANCEL_GRACE_NS, false, now_ns);
     } else {
         begin_stop(self, now_ns); /* a second signal, or there is nothing to ask yet */
     }

@@ -11,8 +11,9 @@
  *                                                           STOPPING_DEVICES ──all STOPPED──► DONE
  *
  * GRACE: Ctrl-Alt-Del was pressed in the guest, or Ctrl-C typed at its console; bvmm's init then
- * ends the command and delivers what there is. Each of the last three has a time limit; whoever has
- * not stopped by then is named in the report and left behind, to end with the process.
+ * ends the command and delivers what there is. At the deadline Ctrl-\ is typed: it is urgent. Each
+ * of the last three has a time limit; whoever has not stopped by then is named in the report and left
+ * behind, to end with the process.
  *
  * supervisor_on_message(), _on_deadline() and _on_signal() are the state machine; supervisor_run()
  * feeds it from the mailbox, a timerfd and a signalfd.

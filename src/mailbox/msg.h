@@ -81,8 +81,10 @@ typedef uint8_t actor_id;
     /* A stream's bytes in the record belong to the supervisor from here on. */                    \
     X(STREAM_END,         stream,     A_COLLECTORS,         A_SUPERVISOR, NONE)                    \
     /* Ask the guest to end by itself: a key press that its init takes for SIGINT. Where there is  \
-     * no keyboard, Ctrl-C on the console, which only bvmm's own init takes for that. */           \
+     * no keyboard, Ctrl-C on the console, which only bvmm's own init takes for that. The quit key  \
+     * says that there is no time: the deadline has passed. */                                     \
     X(TYPE_CTRL_C,        none,       A_SUPERVISOR,         A_SERIAL,     NONE)                    \
+    X(TYPE_CTRL_BACKSLASH, none,      A_SUPERVISOR,         A_SERIAL,     NONE)                    \
     X(PRESS_CTRL_ALT_DEL, none,       A_SUPERVISOR,         A_I8042,      NONE)
 /* clang-format on */
 

@@ -11,7 +11,12 @@
 #include "base/error.h"
 #include "protocol/protocol.h"
 
-#define GUEST_JOB_DEFAULT_GRACE_MS 2000
+/*
+ * Between SIGTERM and SIGKILL, when the host asks init to end the command. Both are well below what
+ * the host then waits (supervisor.h), so that time is left to send what there is.
+ */
+#define GUEST_JOB_DEFAULT_GRACE_MS 1000
+#define GUEST_JOB_URGENT_GRACE_MS 50 /* it asked by the quit key: the deadline has passed */
 #define GUEST_JOB_DEFAULT_HOSTNAME "bvmm"
 #define GUEST_JOB_NO_LIMIT UINT64_MAX
 

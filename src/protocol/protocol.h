@@ -45,7 +45,7 @@ enum guest_job_tag {
     GUEST_JOB_TAG_VSOCK,        /* u8: 1 = try vsock first */
     GUEST_JOB_TAG_MOUNT,        /* repeated; "/dev/vdb\0/mount/point\0fstype" read-only */
     GUEST_JOB_TAG_TMPFS_LIMIT, /* u64 bytes for the overlay and for /run; 0: the kernel's default */
-    GUEST_JOB_TAG_GRACE_MS,    /* u32: after SIGTERM (Ctrl-Alt-Del) this long until SIGKILL */
+    GUEST_JOB_TAG_GRACE_MS,    /* u32: after SIGTERM (Ctrl-Alt-Del) at most so long until SIGKILL */
     GUEST_JOB_TAG_REALTIME, /* u64: the host's CLOCK_REALTIME in ns when the guest was made; 0: unknown */
 };
 

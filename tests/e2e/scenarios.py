@@ -269,6 +269,37 @@ def hangs_deaf(place):
     on_time(place, out, 15)
 
 
+# Commands that do not end when they are told to.
+OBSTINATE = {
+    "that hears no signal": "trap '' TERM INT QUIT HUP; echo before; while :; do :; done",
+    "that is stopped": "echo before; kill -STOP $$; echo after",
+}
+
+
+def obstinate_at_deadline(command):
+    def check(place):
+        out = yield Run({"timeout_secs": 15, "command": command}, alone=True)
+        out.ended("timeout", 124)
+        on_time(place, out, 15)
+        same(out.text("stdout"), "before\n", "stdout")
+    return check
+
+
+def obstinate_when_cancelled(command):
+    def check(_):
+        out = yield Run({"command": command, "timeout_secs": 100}, args=["--verbose"], alone=True,
+                        watch=when_running((2, "SIGTERM")))
+        out.ended("cancelled", 130)
+        same((out.text("stdout"), out.report["stdout"]["state"]), ("before\n", "complete"), "stdout and its state")
+        expect(out.told["signal_to_end_s"] <= 3, f"bvmm ended {out.told['signal_to_end_s']:.1f} s after SIGTERM")
+    return check
+
+
+for kind, obstinate in OBSTINATE.items():
+    scenario(f"a command {kind}: at the deadline its output is here")(obstinate_at_deadline(obstinate))
+    scenario(f"a command {kind}: when it is cancelled its output is here")(obstinate_when_cancelled(obstinate))
+
+
 @scenario("a fork bomb")
 def fork_bomb(place):
     out = yield Run({"memory_mib": 256, "timeout_secs": 25, "command": "bomb() { bomb | bomb & bomb; }; echo before; bomb"},

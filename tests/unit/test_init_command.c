@@ -334,6 +334,37 @@ static void test_termination_is_passed_on(void **state)
     assert_int_equal(found.left_over, 0);
 }
 
+static void test_one_who_is_stopped_hears_it(void **state)
+{
+    struct found found = run(&(struct plan){
+        .args = {"sh", "-c", "trap 'echo term; exit 7' TERM; kill -TERM 1; kill -STOP $$"},
+        .grace_ms = 20000});
+
+    (void)state;
+    assert_int_equal(exit_code(&found), 7);
+    assert_string_equal(found.out, "term\n");
+    assert_true(found.end.boottime_ns - found.end.start_boottime_ns < 10 * NS_PER_SECOND);
+}
+
+/* However long the grace is, and also if it was asked in peace before. */
+static void test_a_deaf_command_in_a_hurry(void **state)
+{
+    static const char *const signals[] = {"kill -QUIT 1", "kill -TERM 1; kill -QUIT 1"};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+        char script[160];
+        struct found found;
+
+        snprintf(script, sizeof(script), "trap '' TERM; echo before; %s; while :; do :; done",
+                 signals[i]);
+        found = run(&(struct plan){.args = {"sh", "-c", script}, .grace_ms = 20000});
+        assert_int_equal(exit_code(&found), 137);
+        assert_string_equal(found.out, "before\n");
+        assert_true(found.end.boottime_ns - found.end.start_boottime_ns < 5 * NS_PER_SECOND);
+    }
+}
+
 /* The command starts with nothing of init's: signals, descriptors, session. /proc here is the outer
  * namespace's, where only "self" can be found. */
 static void test_clean_start(void **state)
@@ -393,6 +424,8 @@ int main(void)
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_nothing_is_left),
         cmocka_unit_test(test_termination_is_passed_on),
+        cmocka_unit_test(test_one_who_is_stopped_hears_it),
+        cmocka_unit_test(test_a_deaf_command_in_a_hurry),
         cmocka_unit_test(test_clean_start),
         cmocka_unit_test(test_user),
     };

@@ -100,10 +100,9 @@ static void test_one_interrupt_for_each_rise(void **state)
     assert_int_equal(fixture_interrupts(*state), 1);
 }
 
-static void test_ctrl_c_is_typed(void **state)
+static void assert_typed(struct fixture *fixture, enum msg_kind kind, unsigned character)
 {
-    struct fixture *fixture = *state;
-    const struct msg msg = {.kind = MSG_TYPE_CTRL_C};
+    const struct msg msg = {.kind = (uint8_t)kind};
 
     fixture_write(fixture, FIXTURE_VCPU0, UART_MCR, 1, MCR_OUT2);
     fixture_write(fixture, FIXTURE_VCPU0, UART_IER_DLM, 1, 0x01); /* received data */
@@ -113,9 +112,15 @@ static void test_ctrl_c_is_typed(void **state)
     fixture_step(fixture);
     assert_int_equal(fixture_interrupts(fixture), 1);
     assert_int_equal(fixture_read(fixture, FIXTURE_VCPU0, UART_LSR, 1) & 0x01, 1);
-    assert_int_equal(fixture_read(fixture, FIXTURE_VCPU0, UART_RBR_THR_DLL, 1), 0x03);
+    assert_int_equal(fixture_read(fixture, FIXTURE_VCPU0, UART_RBR_THR_DLL, 1), character);
     assert_int_equal(fixture_read(fixture, FIXTURE_VCPU0, UART_LSR, 1) & 0x01, 0);
     assert_console(fixture, ""); /* it is no output */
+}
+
+static void test_ctrl_c_is_typed(void **state)
+{
+    assert_typed(*state, MSG_TYPE_CTRL_C, 3);
+    assert_typed(*state, MSG_TYPE_CTRL_BACKSLASH, 28);
 }
 
 static void test_frame_becomes_message_and_leaves_the_console(void **state)

@@ -369,11 +369,22 @@ static void test_console_is_asked_where_there_is_no_keyboard(void **state)
     begin_running(run, true, TIMEOUT_NS);
     tell_kind(run, FIXTURE_DEVICE, MSG_INIT_HELLO, START_NS);
     supervisor_on_deadline(self_of(run), START_NS + TIMEOUT_NS);
-    expect(run, FIXTURE_DEVICE, MSG_TYPE_CTRL_C);
+    expect(run, FIXTURE_DEVICE, MSG_TYPE_CTRL_BACKSLASH);
     expect_nothing(run, FIXTURE_VCPU0);
     tell_kind(run, FIXTURE_DEVICE, MSG_INIT_BYE, START_NS + TIMEOUT_NS + 1);
     stop_all(run, START_NS + TIMEOUT_NS + 2);
     assert_status(run, RUN_TIMEOUT);
+}
+
+static void test_a_cancelled_run_is_not_urgent(void **state)
+{
+    struct run *run = *state;
+
+    begin_running(run, true, TIMEOUT_NS);
+    tell_kind(run, FIXTURE_DEVICE, MSG_INIT_HELLO, START_NS);
+    supervisor_on_signal(self_of(run), SIGTERM, START_NS + 1);
+    expect(run, FIXTURE_DEVICE, MSG_TYPE_CTRL_C);
+    expect_nothing(run, FIXTURE_DEVICE);
 }
 
 /* Without bvmm's init nobody would understand the question. */
@@ -540,6 +551,7 @@ int main(void)
         TEST(test_very_much_output_leaves_it_none),
         cmocka_unit_test_setup_teardown(test_console_is_asked_where_there_is_no_keyboard,
                                         setup_serial, teardown),
+        cmocka_unit_test_setup_teardown(test_a_cancelled_run_is_not_urgent, setup_serial, teardown),
         cmocka_unit_test_setup_teardown(test_nobody_is_asked_without_bvmms_init, setup_serial,
                                         teardown),
         TEST(test_every_wait_ends),

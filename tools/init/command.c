@@ -6,6 +6,7 @@
 
 #include "cgroup.h"
 #include "link.h"
+#include "protocol/guest_job.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -296,6 +297,7 @@ void command_block_signals(void)
     sigaddset(&set, SIGCHLD);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGQUIT);
     sigprocmask(SIG_BLOCK, &set, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
     sigaction(SIGHUP, &ignore, NULL);
@@ -446,8 +448,21 @@ static struct timespec time_left(uint64_t deadline_ns)
                              .tv_nsec = (long)(left_ns % NS_PER_SECOND)};
 }
 
+/* Ask the command to end. @deadline_ns: of its grace, 0: it was not asked before. Return: the new one. */
+static uint64_t ask_to_end(const struct command *command, uint32_t grace_ms, uint64_t deadline_ns)
+{
+    const uint64_t new_ns = clock_boottime_ns() + grace_ms * NS_PER_MS;
+
+    if (deadline_ns == 0) {
+        kill(-command->pid, SIGTERM);
+        kill(-command->pid, SIGCONT);
+    }
+    return deadline_ns == 0 ? new_ns : min_u64(deadline_ns, new_ns);
+}
+
 void command_wait(struct command *command, uint32_t grace_ms, struct frame_end *ret_end)
 {
+    const uint32_t urgent_ms = (uint32_t)min_u64(grace_ms, GUEST_JOB_URGENT_GRACE_MS);
     sigset_t set;
     uint64_t deadline_ns = 0; /* of the grace; 0: nobody asked the command to end */
 
@@ -455,13 +470,14 @@ void command_wait(struct command *command, uint32_t grace_ms, struct frame_end *
     sigaddset(&set, SIGCHLD);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGQUIT);
     while (!reap(command, ret_end)) {
         struct timespec left = time_left(deadline_ns);
         int signal = sigtimedwait(&set, NULL, deadline_ns > 0 ? &left : NULL);
 
-        if ((signal == SIGTERM || signal == SIGINT) && deadline_ns == 0) {
-            kill(-command->pid, SIGTERM);
-            deadline_ns = clock_boottime_ns() + grace_ms * NS_PER_MS;
+        if (signal == SIGTERM || signal == SIGINT || signal == SIGQUIT) {
+            deadline_ns =
+                ask_to_end(command, signal == SIGQUIT ? urgent_ms : grace_ms, deadline_ns);
         } else if (signal < 0 && errno == EAGAIN) {
             kill_all(command);
             deadline_ns = clock_boottime_ns() + NS_PER_SECOND; /* what forked meanwhile */

@@ -57,7 +57,8 @@ void command_go(struct command *command);
 
 /*
  * command_wait - wait for its end, reaping whatever else ends meanwhile. SIGTERM and SIGINT (the
- * host's Ctrl-Alt-Del) are passed on to its process group as SIGTERM; after grace_ms all is killed.
+ * host's Ctrl-Alt-Del) are passed on to its process group as SIGTERM, and SIGCONT, so that one who is
+ * stopped hears it too; after grace_ms all is killed. SIGQUIT: the same, but in a hurry.
  */
 void command_wait(struct command *command, uint32_t grace_ms, struct frame_end *ret_end);
 

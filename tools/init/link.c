@@ -22,6 +22,7 @@
 #define CONTROL_PORT 5003
 #define DRAIN_SECONDS 10
 #define CTRL_C 3
+#define CTRL_BACKSLASH 28
 
 /* klogctl(2): no message below an emergency goes to the console; back to what it was. */
 #define KLOG_CONSOLE_OFF 6
@@ -50,7 +51,8 @@ void link_init(struct link *link, const uint8_t nonce[NONCE_BYTES])
 
 /*
  * Bytes go through as they are: no newline is translated, nothing is echoed, nothing stops us. But
- * Ctrl-C is a signal: on a machine without a keyboard controller the host asks init to end so.
+ * Ctrl-C and Ctrl-\ are signals: the host asks init so to end, on a machine without a keyboard
+ * controller or when it is urgent.
  */
 static void make_raw(int fd)
 {
@@ -63,7 +65,7 @@ static void make_raw(int fd)
     termios.c_iflag &= (tcflag_t) ~(IXON | IXOFF);
     termios.c_lflag |= ISIG | NOFLSH;
     termios.c_cc[VINTR] = CTRL_C;
-    termios.c_cc[VQUIT] = _POSIX_VDISABLE;
+    termios.c_cc[VQUIT] = CTRL_BACKSLASH;
     termios.c_cc[VSUSP] = _POSIX_VDISABLE;
     termios.c_cflag |= CLOCAL;
     termios.c_cflag &= (tcflag_t)~CRTSCTS;
