@@ -96,7 +96,8 @@ static int listen_at(struct vsock_broker *broker, struct bvmm_error *err)
     struct stat status;
     int code = make_address(&address, broker->path);
 
-    broker->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    broker->listen_fd =
+        fd_above_standard(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (code < 0 || broker->listen_fd < 0) {
         return code < 0 ? code : -errno;
     }
@@ -138,7 +139,8 @@ int vsock_broker_new(const char *path, struct vsock_broker **ret_broker, struct 
         code = listen_at(broker, err);
     }
     if (code == 0 &&
-        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0) {
+        (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0 ||
+         fd_pair_above_standard(fds) < 0)) {
         code = -errno;
     }
     broker->launcher_fd = fds[0];

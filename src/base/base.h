@@ -42,6 +42,17 @@ uint64_t clock_monotonic_ns(void);
 /* CLOCK_REALTIME in nanoseconds. By vDSO. */
 uint64_t clock_realtime_ns(void);
 
+/*
+ * fd_above_standard - a descriptor that is none of 0, 1 and 2, or what it was if it is none already.
+ * In a program that has closed one of those, whatever is opened next would get its number: and then
+ * what is meant for standard error, or becomes /dev/null in a child, hits it.
+ * Return: the descriptor, close-on-exec; or -1 with errno set, also if fd was -1.
+ */
+int fd_above_standard(int fd) must_check;
+
+/* The same for two. Return: 0, or -errno: then both are closed. */
+int fd_pair_above_standard(int fds[2]) must_check;
+
 /* CPU time that the calling thread has used, in nanoseconds. */
 uint64_t clock_thread_cpu_ns(void);
 

@@ -91,7 +91,7 @@ int bvmm_vm_new(const struct bvmm_config *config, struct bvmm_vm **ret_vm, struc
     vm->undead_fd = -1;
     code = open_job(config, &vm->job, error);
     if (code == 0) {
-        vm->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        vm->cancel_fd = fd_above_standard(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
         if (vm->cancel_fd < 0) {
             code = error_set(error, BVMM_ERROR_IO, -errno, "eventfd: %s", error_text(errno));
         }

@@ -270,7 +270,7 @@ static int open_base(struct cgroup *cgroup, char own[PATH_MAX], struct cgroup_fa
     if (cgroup->moved || ends_with(own, LEAF_GIVEN)) {
         *strrchr(own, '/') = '\0';
     }
-    cgroup->base_fd = open(own, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cgroup->base_fd = fd_above_standard(open(own, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (cgroup->base_fd < 0 || faccessat(cgroup->base_fd, ".", W_OK, AT_EACCESS) < 0 ||
         faccessat(cgroup->base_fd, "cgroup.procs", W_OK, AT_EACCESS) < 0) {
         add_reason(facts, "the control group %.200s is not delegated to this user: %s", own,
@@ -327,8 +327,8 @@ static int make_dir(struct cgroup *cgroup)
         (void)snprintf(cgroup->name, sizeof(cgroup->name), VM_PREFIX "%d-%u", (int)getpid(),
                        number);
         if (mkdirat(cgroup->base_fd, cgroup->name, 0755) == 0) {
-            cgroup->dir_fd =
-                openat(cgroup->base_fd, cgroup->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+            cgroup->dir_fd = fd_above_standard(
+                openat(cgroup->base_fd, cgroup->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
             return cgroup->dir_fd < 0 || flock(cgroup->dir_fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
         }
         if (errno != EEXIST) {
@@ -559,7 +559,8 @@ static void keep_files(struct cgroup *cgroup)
         const int dir_fd = kept_files[i].of_base ? cgroup->base_fd : cgroup->dir_fd;
 
         if (cgroup->kept[i] < 0 && dir_fd >= 0 && (!kept_files[i].of_base || cgroup->moved)) {
-            cgroup->kept[i] = openat(dir_fd, kept_files[i].name, kept_files[i].flags | O_CLOEXEC);
+            cgroup->kept[i] = fd_above_standard(
+                openat(dir_fd, kept_files[i].name, kept_files[i].flags | O_CLOEXEC));
         }
     }
 }

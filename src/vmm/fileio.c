@@ -118,8 +118,9 @@ static int begin_named(struct fileio_new *file, const char *name)
 
     for (int i = 0; i < NAME_TRIES; i++) {
         make_temp_name(file, name);
-        file->fd = openat(file->dir_fd, file->temp_name,
-                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
+        file->fd = fd_above_standard(openat(file->dir_fd, file->temp_name,
+                                            O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                            FILE_MODE));
         if (file->fd < 0 && errno != EEXIST) {
             break;
         }
@@ -181,7 +182,7 @@ void fileio_prepare(int dir_fd, const char *name)
 int fileio_begin(struct fileio_new *file, int dir_fd, const char *name)
 {
     *file = (struct fileio_new){.dir_fd = dir_fd};
-    file->fd = openat(dir_fd, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, FILE_MODE);
+    file->fd = fd_above_standard(openat(dir_fd, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, FILE_MODE));
     if (file->fd >= 0) {
         return 0;
     }

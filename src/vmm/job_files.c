@@ -159,7 +159,7 @@ static int open_regular(const char *path, struct stat *ret_status)
     }
     if (fstat(found_fd, ret_status) == 0 && S_ISREG(ret_status->st_mode)) {
         snprintf(self, sizeof(self), "/proc/self/fd/%d", found_fd);
-        fd = open(self, O_RDONLY | O_CLOEXEC);
+        fd = fd_above_standard(open(self, O_RDONLY | O_CLOEXEC));
         ret_status->st_mode = 0;
     }
     if (fd >= 0 && fstat(fd, ret_status) < 0) {
@@ -408,7 +408,7 @@ static int open_parent(struct opener *o, const char *key, const char *path)
         job_problem(o->problems, o->job, "out of memory");
         return -1;
     }
-    dir_fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    dir_fd = fd_above_standard(open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     free(copy);
     if (dir_fd < 0 || faccessat(dir_fd, ".", W_OK | X_OK, AT_EACCESS) < 0) {
         job_problem(o->problems, o->job,

@@ -415,7 +415,7 @@ static int start(struct launcher *launcher, struct bvmm_error *err)
     if (job->vsock_broker != NULL) {
         vsock_broker_forked(job->vsock_broker);
     }
-    launcher->pidfd = (int)syscall(SYS_pidfd_open, launcher->pid, 0);
+    launcher->pidfd = fd_above_standard((int)syscall(SYS_pidfd_open, launcher->pid, 0));
     if (launcher->pidfd < 0) {
         code = -errno;
         return error_set(err, BVMM_ERROR_IO, code, "pidfd_open: %s (bvmm needs Linux 5.3)",

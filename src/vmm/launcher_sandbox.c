@@ -50,7 +50,7 @@ static int keep_number(struct job *job)
     if (!job_given(job, JOB_KEY_LARGE_OUTPUTS) || job->large_dir_fd >= 0) {
         return 0;
     }
-    job->large_dir_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    job->large_dir_fd = fd_above_standard(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
     return job->large_dir_fd < 0 ? -errno : 0;
 }
 

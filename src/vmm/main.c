@@ -31,18 +31,17 @@ static enum exit_status run_command(const struct cli_options *options, uint64_t 
 }
 
 /*
- * A standard stream that the starter closed would become the number of the next file that is opened, and what
- * is said there would be written to that. This one takes nothing: writing to it is an error.
+ * Whoever started us may have closed a standard stream: nothing of ours is to get its number. What
+ * takes the place cannot be used in the stream's direction, so that it stays an error to need it.
  */
 static void fill_standard_streams(void)
 {
-    int fd = -1;
+    static const int flags[] = {O_WRONLY, O_RDONLY, O_RDONLY};
 
-    do {
-        fd = open("/dev/null", O_RDONLY);
-    } while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd >= 0) {
-        (void)close(fd);
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", flags[fd]) < 0) {
+            return; /* the library sees to its own descriptors itself */
+        }
     }
 }
 

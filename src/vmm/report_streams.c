@@ -71,7 +71,7 @@ static int open_large_dir(struct report_builder *b, const char *path)
     if (mkdirat(AT_FDCWD, path, 0777) < 0 && errno != EEXIST) {
         return -errno;
     }
-    b->large_dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    b->large_dir_fd = fd_above_standard(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (b->large_dir_fd >= 0 && b->job->large_dir_fd >= 0) {
         /* Onto the number that the launcher's filter knows. */
         const int fd = b->large_dir_fd;

@@ -219,10 +219,11 @@ int spawn_process(enum job_sandbox mode, struct record *record, int cgroup_fd,
     pid_t pid = 0;
     int code = 0;
 
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, alive) < 0) {
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, alive) < 0 ||
+        fd_pair_above_standard(alive) < 0) {
         return error_set(err, BVMM_ERROR_IO, -errno, "socketpair: %s", error_text(errno));
     }
-    if (pipe2(word, O_CLOEXEC) < 0) {
+    if (pipe2(word, O_CLOEXEC) < 0 || fd_pair_above_standard(word) < 0) {
         code = -errno;
         close_pair(alive);
         return error_set(err, BVMM_ERROR_IO, code, "pipe: %s", error_text(-code));

@@ -142,7 +142,8 @@ static int start_child(const char *path, char *const argv[], struct child *child
     int err[2] = {-1, -1};
     int code = 0;
 
-    if (pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0) {
+    if (pipe2(out, O_CLOEXEC) < 0 || fd_pair_above_standard(out) < 0 || pipe2(err, O_CLOEXEC) < 0 ||
+        fd_pair_above_standard(err) < 0) {
         code = -errno;
     } else {
         code = start(path, argv, out[1], err[1], &child->pid);
