@@ -547,7 +547,8 @@ void cgroup_facts_init(struct cgroup_facts *facts)
                                    .memory_swap_max_bytes = CGROUP_UNKNOWN,
                                    .pids_max = CGROUP_UNKNOWN,
                                    .memory_peak_bytes = CGROUP_UNKNOWN,
-                                   .oom_kills = CGROUP_UNKNOWN};
+                                   .oom_kills = CGROUP_UNKNOWN,
+                                   .limit_hits = CGROUP_UNKNOWN};
 }
 
 /* ---- All of it ------------------------------------------------------------------------------- */
@@ -695,9 +696,11 @@ static void take_last_facts(const struct cgroup *cgroup, struct cgroup_facts *fa
 
     facts->memory_peak_bytes =
         read_text(cgroup->kept[KEPT_PEAK], text) < 0 ? CGROUP_UNKNOWN : to_number(text);
-    facts->oom_kills = read_text(cgroup->kept[KEPT_EVENTS], text) < 0
-                           ? CGROUP_UNKNOWN
-                           : named_number(text, "oom_kill");
+    if (read_text(cgroup->kept[KEPT_EVENTS], text) == 0) {
+        facts->oom_kills = named_number(text, "oom_kill");
+        /* Counted where the limit is that was reached: not here if it is the host's, or one above. */
+        facts->limit_hits = named_number(text, "oom");
+    }
 }
 
 static void close_if_open(int fd)

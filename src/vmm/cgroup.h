@@ -47,7 +47,8 @@ struct cgroup_facts {
     uint64_t memory_swap_max_bytes;
     uint64_t pids_max;
     uint64_t memory_peak_bytes; /* at the end */
-    uint64_t oom_kills;         /* at the end */
+    uint64_t oom_kills;         /* at the end: processes killed, for whosever limit it was */
+    uint64_t limit_hits;        /* at the end: times that its own limit left no way out */
 };
 
 struct cgroup;

@@ -268,10 +268,8 @@ static void explain_death(struct record *record, const siginfo_t *info)
         outcome_explain_violation(record);
         return;
     }
-    (void)snprintf(message, sizeof(message), "the VM process was killed by signal %d (%s)%s",
-                   info->si_status, signal_text(info->si_status),
-                   info->si_status == SIGKILL ? "; by somebody outside, or for want of memory"
-                                              : "");
+    (void)snprintf(message, sizeof(message), "the VM process was killed by signal %d (%s)",
+                   info->si_status, signal_text(info->si_status));
     outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_DEVICE, message);
 }
 
@@ -322,11 +320,8 @@ static void note_layer(struct record *record, enum sandbox_layer layer, bool sta
 static void note_cgroup(const struct job *job, struct record *record)
 {
     note_layer(record, SANDBOX_CGROUP, job->cgroup_facts.stands);
-    if (record->outcome.status == RUN_VM_KILLED && record->outcome.vm_signal == SIGKILL &&
-        job->cgroup_facts.oom_kills != CGROUP_UNKNOWN && job->cgroup_facts.oom_kills > 0) {
-        outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_MEMORY,
-                    "the VM process needed more host memory than its control group may have, and "
-                    "the kernel killed it: a larger $.cgroup.memory_max_mib would help");
+    if (record->outcome.status == RUN_VM_KILLED && record->outcome.vm_signal == SIGKILL) {
+        outcome_explain_kill(record, job->cgroup_facts.oom_kills, job->cgroup_facts.limit_hits);
     }
 }
 

@@ -62,6 +62,32 @@ void outcome_look_for_panic(struct record *record)
     free(text);
 }
 
+void outcome_explain_kill(struct record *record, uint64_t oom_kills, uint64_t limit_hits)
+{
+    if (oom_kills == UINT64_MAX || limit_hits == UINT64_MAX) {
+        outcome_set(
+            record, RUN_VM_KILLED, BVMM_ERROR_DEVICE,
+            "the VM process was killed by signal 9 (Killed); by somebody outside, or by the "
+            "host's kernel for want of memory: then its log (dmesg) has a line about it, and "
+            "a smaller $.memory_mib would help");
+    } else if (oom_kills == 0) {
+        outcome_set(
+            record, RUN_VM_KILLED, BVMM_ERROR_DEVICE,
+            "the VM process was killed by signal 9 (Killed); by somebody outside, and not for "
+            "want of memory");
+    } else if (limit_hits > 0) {
+        outcome_set(record, RUN_VM_KILLED, BVMM_ERROR_MEMORY,
+                    "the VM process needed more host memory than its control group may have, and "
+                    "the kernel killed it: a larger $.cgroup.memory_max_mib would help");
+    } else {
+        outcome_set(
+            record, RUN_VM_KILLED, BVMM_ERROR_MEMORY,
+            "the host ran out of memory, or a control group above the VM's reached its limit, "
+            "and the kernel killed the VM process: a smaller $.memory_mib would help, or fewer "
+            "programs beside it");
+    }
+}
+
 void outcome_explain_violation(struct record *record)
 {
     const struct record_violation *violation = &record->violation;

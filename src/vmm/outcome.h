@@ -16,6 +16,12 @@
  */
 void outcome_look_for_panic(struct record *record);
 
+/*
+ * The VM process died by SIGKILL that was not ours. The numbers are its control group's
+ * (cgroup_facts), UINT64_MAX where they are not known: they tell whose memory was at an end.
+ */
+void outcome_explain_kill(struct record *record, uint64_t oom_kills, uint64_t limit_hits);
+
 /* The VM process died by SIGSYS: which actor, and which call. */
 void outcome_explain_violation(struct record *record);
 

@@ -43,3 +43,16 @@ def out_of_memory(_):
     same((out.report["vm_signal"]["number"], out.report["error"]["kind"]), (9, "Memory"), "signal and kind")
     points = out.report["timings"]["points"]
     expect(out.wall_s - points["vm_process_end_ns"] / 1e9 < 1 + START_S, "the report came more than a second after the kill")
+
+
+@scenario("the VM process is killed because memory is at an end above its control group", needs=[divides_control_groups])
+def out_of_memory_above(_):
+    # bvmm's place is a leaf; the limit is that of the group in which it makes the VM's.
+    divide = ("set -e; mkdir /sys/fs/cgroup/outer /sys/fs/cgroup/outer/bvmm-runner; "
+              "echo +memory +pids +cpuset > /sys/fs/cgroup/cgroup.subtree_control; echo 200M > /sys/fs/cgroup/outer/memory.max; "
+              "echo $$ > /sys/fs/cgroup/outer/bvmm-runner/cgroup.procs; exec \"$@\"")
+    script = "data = []\nprint('before', flush=True)\nwhile True: data.append(b'x' * (1 << 20))"
+    out = yield Run({"command": ["python3", "-c", script], "memory_mib": 512}, wrap=["sh", "-c", divide, "sh"], alone=True)
+    out.ended("vm_killed", 4).has("error", "the host ran out of memory", "$.memory_mib")
+    same((out.report["vm_signal"]["number"], out.report["error"]["kind"]), (9, "Memory"), "signal and kind")
+    expect(out.report["sandbox"]["cgroup"]["oom_kills"] >= 1, f"control group: {out.report['sandbox']['cgroup']}")

@@ -213,6 +213,7 @@ static void limits_are_written_and_read_back(void **state)
     cgroup_remove(cgroup, &facts);
     assert_int_equal(facts.memory_peak_bytes, 12345);
     assert_int_equal(facts.oom_kills, 3);
+    assert_int_equal(facts.limit_hits, 4);
     assert_int_equal(count_dirs(), 0);
     assert_int_equal(count_fds(), before);
 }
