@@ -76,7 +76,7 @@ static int remove_stale(const char *path, struct bvmm_error *err)
     }
     if (!S_ISSOCK(status.st_mode)) {
         return error_set(err, BVMM_ERROR_IO, -EEXIST,
-                         "vsock_path: %s is there already, and is no socket; name another, or "
+                         "$.vsock_path: %s is there already, and is no socket; name another, or "
                          "remove it",
                          path);
     }
@@ -84,7 +84,7 @@ static int remove_stale(const char *path, struct bvmm_error *err)
     close_if_open(&fd);
     if (code != -ECONNREFUSED) {
         return error_set(err, BVMM_ERROR_IO, -EADDRINUSE,
-                         "vsock_path: another program listens on %s (another VM?); name another",
+                         "$.vsock_path: another program listens on %s (another VM?); name another",
                          path);
     }
     return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
@@ -149,7 +149,7 @@ int vsock_broker_new(const char *path, struct vsock_broker **ret_broker, struct 
         vsock_broker_free(broker);
         return err->kind != BVMM_ERROR_NONE
                    ? code
-                   : error_set(err, BVMM_ERROR_IO, code, "vsock_path: cannot listen on %s: %s",
+                   : error_set(err, BVMM_ERROR_IO, code, "$.vsock_path: cannot listen on %s: %s",
                                path, error_text(-code));
     }
     *ret_broker = broker;

@@ -26,7 +26,6 @@
 #define REMOVE_TRIES 50    /* a killed process takes its time to go */
 #define LOCK_TRIES 1000    /* at the start: there may be many bvmm */
 #define LAST_LOCK_TRIES 50 /* at the end: the report waits for it */
-#define CPUS_MAX 8192
 
 enum controller { CPUSET, MEMORY, PIDS, CONTROLLER_COUNT };
 static const char *const controller_names[] = {"cpuset", "memory", "pids"};
@@ -438,11 +437,11 @@ static void move_back(const struct cgroup *cgroup)
 /* ---- Limits ---------------------------------------------------------------------------------- */
 
 /* "0-1,3" to bits. False: it is no list of CPUs. */
-static bool parse_cpus(const char *text, uint64_t bits[CPUS_MAX / 64])
+static bool parse_cpus(const char *text, uint64_t bits[CGROUP_CPUS_MAX / 64])
 {
     const char *at = text;
 
-    memset(bits, 0, CPUS_MAX / 8);
+    memset(bits, 0, CGROUP_CPUS_MAX / 8);
     for (;;) {
         char *end = NULL;
         unsigned long first = strtoul(at, &end, 10);
@@ -455,7 +454,7 @@ static bool parse_cpus(const char *text, uint64_t bits[CPUS_MAX / 64])
             at = end + 1;
             last = strtoul(at, &end, 10);
         }
-        if (end == at || first > last || last >= CPUS_MAX) {
+        if (end == at || first > last || last >= CGROUP_CPUS_MAX) {
             return false;
         }
         for (; first <= last; first++) {
@@ -474,14 +473,14 @@ static bool parse_cpus(const char *text, uint64_t bits[CPUS_MAX / 64])
 /* What the kernel gives may be less than what was written. */
 static int set_cpus(int dir_fd, const char *cpus, struct cgroup_facts *facts)
 {
-    uint64_t wanted[CPUS_MAX / 64];
-    uint64_t had[CPUS_MAX / 64];
+    uint64_t wanted[CGROUP_CPUS_MAX / 64];
+    uint64_t had[CGROUP_CPUS_MAX / 64];
     char text[FILE_BYTES];
     int code = 0;
 
     if (!parse_cpus(cpus, wanted)) {
         add_reason(facts, "cpus \"%.64s\": expected numbers below %d and rising ranges", cpus,
-                   CPUS_MAX);
+                   CGROUP_CPUS_MAX);
         return -EINVAL;
     }
     code = write_file(dir_fd, "cpuset.cpus", cpus);

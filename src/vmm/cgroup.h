@@ -25,6 +25,7 @@
 #include "base/error.h"
 
 #define CGROUP_TEXT_BYTES 512
+#define CGROUP_CPUS_MAX 8192      /* the pattern of $.cgroup.cpus has it too */
 #define CGROUP_UNKNOWN UINT64_MAX /* a number that the kernel did not tell */
 
 struct cgroup_limits {

@@ -143,6 +143,11 @@ const char *kernel_identify(const uint8_t *head, size_t bytes)
 
 /* ---- All that a file may be ------------------------------------------------------------------ */
 
+/* POSIX.1-2008, pax: ustar Interchange Format. */
+#define TAR_BLOCK_BYTES 512
+#define TAR_SUM_OFFSET 148
+#define TAR_SUM_BYTES 8
+
 struct magic {
     size_t offset;
     const char *bytes;
@@ -203,6 +208,38 @@ const char *file_describe(const uint8_t *head, size_t bytes)
         return strcmp(arch, "x86_64") == 0 ? "a kernel for x86_64" : "a kernel for aarch64";
     }
     return magic ? magic->what : "no file of a known kind";
+}
+
+/* A header says of itself that it is one: by the sum of its bytes, its own field counted as blanks. */
+static bool is_tar_header(const uint8_t *head, size_t bytes)
+{
+    const uint8_t *header = at(head, bytes, 0, TAR_BLOCK_BYTES);
+    unsigned long sum = 0;
+    unsigned long said = 0;
+    size_t i = TAR_SUM_OFFSET;
+
+    for (size_t k = 0; header && k < TAR_BLOCK_BYTES; k++) {
+        sum += k >= TAR_SUM_OFFSET && k < TAR_SUM_OFFSET + TAR_SUM_BYTES ? ' ' : header[k];
+    }
+    while (header && i < TAR_SUM_OFFSET + TAR_SUM_BYTES && header[i] == ' ') {
+        i++;
+    }
+    for (; header && i < TAR_SUM_OFFSET + TAR_SUM_BYTES && header[i] >= '0' && header[i] <= '7';
+         i++) {
+        said = said * 8 + (unsigned long)(header[i] - '0');
+    }
+    return header && said == sum;
+}
+
+bool archive_identify(const uint8_t *head, size_t bytes)
+{
+    return has_magic(head, bytes, 0, "\x1f\x8b", 2) || has_magic(head, bytes, 0, "BZh", 3) ||
+           has_magic(head, bytes, 0, "\x28\xb5\x2f\xfd", 4) ||
+           has_magic(head, bytes, 0,
+                     "\xfd"
+                     "7zXZ",
+                     5) ||
+           is_tar_header(head, bytes);
 }
 
 bool initrd_identify(const uint8_t *head, size_t bytes)

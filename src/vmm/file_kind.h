@@ -30,6 +30,9 @@ struct image_facts {
 
 void image_identify(const uint8_t *head, size_t bytes, struct image_facts *ret_facts);
 
+/* May this be a tar archive, plain or compressed in a way that bvmm-image unpacks? */
+bool archive_identify(const uint8_t *head, size_t bytes);
+
 /* Is this an initramfs (cpio), plain or compressed in a way that Linux unpacks? */
 bool initrd_identify(const uint8_t *head, size_t bytes);
 

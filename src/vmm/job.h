@@ -243,8 +243,16 @@ int job_check(const struct job *job, struct job_problems *problems) must_check;
  */
 int job_take_image(struct job *job, struct job_problems *problems) must_check;
 
-/* Is the "image" there? It is not looked into. 0 or -EINVAL. */
+/* Is the "image" there, and of a kind that bvmm-image takes, by its first bytes? 0 or -EINVAL. */
 int job_look_for_image(struct job *job, struct job_problems *problems);
+
+/*
+ * job_open_regular - open a file, but nothing that opening does something to: a device, a FIFO.
+ * Return: a descriptor to read from; -1: *ret_status says that it is no regular file, or has no mode
+ * and errno tells why.
+ */
+struct stat;
+int job_open_regular(const char *path, struct stat *ret_status) must_check;
 
 /* Relative paths become what open(2) wants. Done by the steps that need it; once is enough. */
 int job_resolve_paths(struct job *job, struct job_problems *problems) must_check;

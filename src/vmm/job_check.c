@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <regex.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct checker {
@@ -250,6 +251,29 @@ static void check_root(struct checker *c)
     }
 }
 
+/* What a pattern cannot say: each range of "0-1,3" goes up. Of another form: complained of already. */
+static void check_cpus(struct checker *c)
+{
+    const char *cpus = c->job->cgroup.cpus;
+    unsigned long first = 0;
+    char *end = NULL;
+
+    for (const char *at = cpus; at && *at; at = *end == '\0' ? end : end + 1) {
+        const unsigned long number = strtoul(at, &end, 10);
+
+        if (end == at) {
+            return;
+        }
+        if (at > cpus && at[-1] == '-' && number < first) {
+            job_problem(c->problems, c->job,
+                        "$.cgroup.cpus has the range %lu-%lu; expected ranges that go up: %lu-%lu",
+                        first, number, number, first);
+            return;
+        }
+        first = number;
+    }
+}
+
 static void check_combinations(struct checker *c)
 {
     static const enum job_key for_init[] = {
@@ -267,6 +291,7 @@ static void check_combinations(struct checker *c)
         }
     }
     check_root(c);
+    check_cpus(c);
     if (job_given(job, JOB_KEY_VSOCK_PATH) && !job->vsock) {
         job_problem(
             c->problems, job,

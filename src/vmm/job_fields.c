@@ -60,8 +60,11 @@ static const char *const sandbox_names[] = {
 #define LABEL_TEXT "a string of at most 1024 characters"
 #define USER_FORM "^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$"
 #define USER_TEXT "a user, or user:group, each a name or a number"
-#define CPUS_FORM "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$"
-#define CPUS_TEXT "CPU numbers and ranges with commas between them: \"0-1,3\""
+/* Up to 8191: no Linux has more CPUs (CGROUP_CPUS_MAX). */
+#define CPU_FORM "0*([0-9]{1,3}|[1-7][0-9]{3}|80[0-9]{2}|81[0-8][0-9]|819[01])"
+#define CPUS_FORM "^" CPU_FORM "(-" CPU_FORM ")?(," CPU_FORM "(-" CPU_FORM ")?)*$"
+#define CPUS_TEXT                                                                                  \
+    "CPU numbers from 0 to 8191 and ranges that go up, with commas between them: \"0-1,3\""
 #define HOSTNAME_FORM "^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
 #define HOSTNAME_TEXT "a host name of at most 64 letters, digits, dots and hyphens"
 

@@ -94,6 +94,10 @@ static const char *mode_name(mode_t mode)
         return "a block device";
     case S_IFCHR:
         return "a character device";
+    case S_IFREG:
+        return "a regular file";
+    case S_IFLNK:
+        return "a symbolic link";
     default:
         return "no regular file";
     }
@@ -143,10 +147,8 @@ static bool read_head(struct opener *o, const char *key, const struct job_file *
 /*
  * To open a device may already do something (a watchdog starts, a tape rewinds), and a FIFO wakes who
  * waits for a reader. So the file is found first, which opens nothing; what is opened is what was found.
- * Return: a descriptor to read from; -1: *ret_status says that it is no regular file, or has no mode
- * and errno tells why.
  */
-static int open_regular(const char *path, struct stat *ret_status)
+int job_open_regular(const char *path, struct stat *ret_status)
 {
     const int found_fd = open(path, O_PATH | O_CLOEXEC);
     char self[64];
@@ -176,7 +178,7 @@ static int open_regular(const char *path, struct stat *ret_status)
 static bool open_file(struct opener *o, const char *key, struct job_file *file)
 {
     struct stat status;
-    const int fd = open_regular(file->path, &status);
+    const int fd = job_open_regular(file->path, &status);
 
     if (fd < 0 && status.st_mode != 0) {
         char what[64];
@@ -385,8 +387,7 @@ static void check_report_target(struct opener *o, const char *name)
             o->problems, o->job,
             "$.report_path: \"%.*s\" is there already and is %s; expected a regular file, a "
             "new name, or - for standard output",
-            SHOWN_PATH_BYTES, path,
-            S_ISLNK(status.st_mode) ? "a symbolic link" : mode_name(status.st_mode));
+            SHOWN_PATH_BYTES, path, mode_name(status.st_mode));
         return;
     }
     input = same_as_input(o->job, &status);
@@ -475,6 +476,7 @@ static void check_vsock_path(struct opener *o)
     const char *path = o->job->vsock_path;
     /* A guest's port P becomes the socket <path>_P, and P has up to 10 digits. */
     size_t room = sizeof(((struct sockaddr_un *)NULL)->sun_path) - sizeof("_4294967295");
+    struct stat status;
     int fd;
 
     if (!path) {
@@ -485,6 +487,14 @@ static void check_vsock_path(struct opener *o)
                     "$.vsock_path: \"%.*s\" is %zu bytes long; expected at most %zu, because names "
                     "of UNIX sockets are short",
                     SHOWN_PATH_BYTES, path, strlen(path), room);
+        return;
+    }
+    /* Whether somebody listens on a socket that is there will be seen when it is needed. */
+    if (lstat(path, &status) == 0 && !S_ISSOCK(status.st_mode)) {
+        job_problem(o->problems, o->job,
+                    "$.vsock_path: \"%.*s\" is there already and is %s; expected a new name, or a "
+                    "socket that is left over",
+                    SHOWN_PATH_BYTES, path, mode_name(status.st_mode));
         return;
     }
     fd = open_parent(o, "$.vsock_path", path);

@@ -10,6 +10,7 @@
  */
 #include "vmm/job.h"
 
+#include "vmm/file_kind.h"
 #include "vmm/job_fields.h"
 #include "vmm/tool.h"
 
@@ -18,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define TOOL_NAME "bvmm-image"
 #define TOOL_VARIABLE "BVMM_IMAGE_TOOL"
@@ -40,35 +42,84 @@ static int problem(struct taker *t, const char *what, const char *why)
 
 /* ---- Does it exist? -------------------------------------------------------------------------- */
 
-/* PATH, or PATH:TAG for some colon, as bvmm-image reads it. */
-static bool exists(const char *image)
+#define EXPECTED_IMAGE                                                                             \
+    "expected an OCI layout (DIR or DIR:TAG), a docker save file (FILE or FILE:NAME), a "          \
+    "directory, "                                                                                  \
+    "or a squashfs image"
+
+/* PATH, or the PATH of PATH:TAG for some colon, as bvmm-image reads it. NULL: it is not there. */
+static char *find_source(struct taker *t)
 {
     struct stat status;
-    bool found = lstat(image, &status) == 0;
-    char *path = strdup(image);
+    char *path = strdup(t->job->image);
+    bool found = path && lstat(path, &status) == 0;
 
+    t->no_memory = !path;
     for (char *c = path; path && !found && *c; c++) {
         if (*c == ':' && c > path && c[1] != '\0') {
             *c = '\0';
             found = stat(path, &status) == 0;
-            *c = ':';
+            *c = found ? '\0' : ':';
         }
     }
-    free(path);
-    return found;
+    if (!found) {
+        free(path);
+    }
+    return found ? path : NULL;
+}
+
+/* Is there something in it that bvmm-image may take? What it then finds inside is its business. */
+static int look_into(struct taker *t, int fd)
+{
+    uint8_t head[FILE_HEAD_BYTES];
+    struct image_facts facts;
+    char what[192];
+    const ssize_t n = pread(fd, head, sizeof(head), 0);
+
+    if (n < 0) {
+        return problem(t, "cannot be read", strerror(errno));
+    }
+    image_identify(head, (size_t)n, &facts);
+    if (facts.fstype == JOB_FSTYPE_SQUASHFS || archive_identify(head, (size_t)n)) {
+        return 0;
+    }
+    (void)snprintf(what, sizeof(what), "is %s; " EXPECTED_IMAGE,
+                   n == 0 ? "empty" : file_describe(head, (size_t)n));
+    return problem(t, what, "");
+}
+
+static int look_at_source(struct taker *t, const char *path)
+{
+    struct stat status;
+    const int fd = job_open_regular(path, &status);
+    int code = 0;
+
+    if (fd >= 0) {
+        code = look_into(t, fd);
+        (void)close(fd);
+    } else if (status.st_mode == 0) {
+        code = problem(t, "cannot be opened", strerror(errno));
+    } else if (!S_ISDIR(status.st_mode)) {
+        code = problem(t, "neither a file nor a directory; " EXPECTED_IMAGE, "");
+    }
+    return code;
 }
 
 int job_look_for_image(struct job *job, struct job_problems *problems)
 {
     struct taker t = {.job = job, .problems = problems};
+    char *path = job->image ? find_source(&t) : NULL;
+    int code = 0;
 
-    if (!job->image || exists(job->image)) {
-        return 0;
+    if (path) {
+        code = look_at_source(&t, path);
+    } else if (t.no_memory) {
+        code = problem(&t, "out of memory", "");
+    } else if (job->image) {
+        code = problem(&t, "no such file or directory; " EXPECTED_IMAGE, "");
     }
-    return problem(&t,
-                   "no such file or directory; expected an OCI layout (DIR or DIR:TAG), a docker "
-                   "save file (FILE or FILE:NAME), a directory, or a squashfs image",
-                   "");
+    free(path);
+    return code;
 }
 
 /* ---- bvmm-image ------------------------------------------------------------------------------ */

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 
-from job_corpus import BAD, BAD_VALUES, GOOD, GOOD_VALUES
+from job_corpus import BAD, BAD_VALUES, BVMM_ONLY, GOOD, GOOD_VALUES
 from schema_common import NotJson, load_validator, parse
 
 failures = 0
@@ -69,7 +69,12 @@ def run_corpus(bvmm, validator):
             fail(f"the message lacks {expected!r}", data, message)
         elif expected is None and not re.search(r"standard input: line \d+, column \d+: ", message):
             fail("the message of a syntax error lacks line and column", data, message)
-    print(f"corpus: {len(GOOD)} good and {len(BAD)} bad jobs")
+    for text, expected in BVMM_ONLY:
+        ours, message = judge_by_bvmm(bvmm, text.encode())
+        theirs, reason = judge_by_schema(validator, text.encode())
+        if ours or not theirs or expected not in message:
+            fail("expected a refusal by bvmm alone", text.encode(), f"bvmm: {message or 'good'}; schema: {reason or 'good'}")
+    print(f"corpus: {len(GOOD)} good and {len(BAD)} bad jobs, {len(BVMM_ONLY)} bad in a way that the schema cannot say")
 
 
 def random_job(rng):

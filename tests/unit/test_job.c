@@ -503,6 +503,8 @@ static void vsock_path_must_fit_a_socket_name(void **state)
     expect_refusal(text, "$.vsock_path", "97 bytes", "at most 96");
     expect_refusal("{\"rootfs_path\": \"root\", \"vsock_path\": \"no/v\"}", "$.vsock_path",
                    "No such file", "writable");
+    expect_refusal("{\"rootfs_path\": \"root\", \"vsock_path\": \"text\"}", "$.vsock_path",
+                   "/text\" is there already and is a regular file", "expected a new name");
 }
 
 static void report_path_of_the_command_line(void **state)

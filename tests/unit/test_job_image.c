@@ -117,7 +117,7 @@ static void put_image(const char *config)
     if (config) {
         put_text("made.squashfs.json", config);
     }
-    put_text("saved.tar", "x");
+    put_file("saved.tar", "\x1f\x8b", 2, 0600);
     remove_file("arguments");
 }
 
@@ -288,7 +288,7 @@ static void names_with_a_tag_and_odd_names(void **state)
     expect_arguments(expected);
     job_fini(&job);
     remove_file("arguments");
-    put_text("$(touch broken) ; 'x\n", "x");
+    put_file("$(touch broken) ; 'x\n", "\x28\xb5\x2f\xfd", 4, 0600);
     take("{\"image\": \"$(touch broken) ; 'x\\n\"}", &job);
     (void)snprintf(expected, sizeof(expected), "cached\n--\n%s/$(touch broken) ; 'x\n\n", dir);
     expect_arguments(expected);
@@ -296,6 +296,40 @@ static void names_with_a_tag_and_odd_names(void **state)
 }
 
 /* ---- What is refused ------------------------------------------------------------------------- */
+
+/* A tar archive that is nothing but the header of an empty file "a", with or without ustar's mark. */
+static void put_tar(const char *name, const char *mark, int off_by)
+{
+    char block[512] = "a";
+    char digits[16];
+    int sum = 0;
+
+    memcpy(block + 257, mark, strlen(mark));
+    memset(block + 148, ' ', 8);
+    for (size_t i = 0; i < sizeof(block); i++) {
+        sum += (unsigned char)block[i];
+    }
+    (void)snprintf(digits, sizeof(digits), "%06o", (unsigned)(sum + off_by));
+    memcpy(block + 148, digits, 7);
+    put_file(name, block, sizeof(block), 0600);
+}
+
+static void an_archive_is_looked_into_by_the_tool(void **state)
+{
+    struct job job;
+
+    (void)state;
+    put_image(all_said);
+    put_tool(PRINT_IMAGE);
+    put_tar("new.tar", "ustar", 0);
+    put_tar("old.tar", "", 0);
+    put_tar("no.tar", "", 1);
+    take("{\"image\": \"new.tar\"}", &job);
+    job_fini(&job);
+    take("{\"image\": \"old.tar:name\"}", &job);
+    job_fini(&job);
+    expect_refusal("{\"image\": \"no.tar\"}", "is no file of a known kind", "OCI layout");
+}
 
 static void what_is_not_there(void **state)
 {
@@ -307,7 +341,19 @@ static void what_is_not_there(void **state)
     put_tool(PRINT_IMAGE);
     expect_refusal("{\"image\": \"none.tar\"}", "/none.tar\": no such file", "OCI layout");
     expect_refusal("{\"image\": \"none:tag\"}", "/none:tag\": no such file", "OCI layout");
-    /* bvmm validate: looks for it, and asks nobody. */
+    put_text("letter", "Dear bvmm,\nplease run this.\n");
+    put_text("empty", "");
+    expect_refusal("{\"image\": \"letter\"}", "/letter\": is no file of a known kind",
+                   "OCI layout");
+    expect_refusal("{\"image\": \"letter:tag\"}", "is no file of a known kind", "OCI layout");
+    expect_refusal("{\"image\": \"empty\"}", "is empty", "OCI layout");
+    expect_refusal("{\"image\": \"/dev/null\"}", "neither a file nor a directory", "OCI layout");
+    /* bvmm validate: looks at it, and asks nobody. */
+    load("{\"image\": \"letter\"}", &job);
+    assert_int_equal(job_open_files(&job, &problems), -EINVAL);
+    assert_non_null(strstr(problems.items[0].message, "$.image: "));
+    job_fini(&job);
+    problems.count = 0;
     load("{\"image\": \"none.tar\"}", &job);
     assert_int_equal(job_open_files(&job, &problems), -EINVAL);
     assert_non_null(strstr(problems.items[0].message, "no such file"));
@@ -456,6 +502,7 @@ int main(void)
         cmocka_unit_test(an_image_that_says_little),
         cmocka_unit_test(a_configuration_inside),
         cmocka_unit_test(names_with_a_tag_and_odd_names),
+        cmocka_unit_test(an_archive_is_looked_into_by_the_tool),
         cmocka_unit_test(what_is_not_there),
         cmocka_unit_test(a_tool_that_is_missing),
         cmocka_unit_test(a_tool_that_fails),
