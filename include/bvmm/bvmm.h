@@ -129,8 +129,7 @@ BVMM_API int bvmm_config_check(const struct bvmm_config *config, bool with_files
 /* ---- Running --------------------------------------------------------------------------------- */
 
 /*
- * bvmm_vm_new - check the configuration and open all its files. If it names an "image", that is
- * converted by the program bvmm-image, unless the cache has it: this may take minutes.
+ * bvmm_vm_new - check the configuration and open all its files.
  * Fails with the kind Job if anything is wrong with it; the message names the key, the value, and
  * what was expected. The configuration may be changed or freed afterwards.
  */
@@ -157,8 +156,11 @@ BVMM_API void bvmm_vm_set_progress(struct bvmm_vm *vm, bvmm_progress_fn progress
 
 /*
  * bvmm_vm_run - run it, and wait for the end. Once for each VM.
- * Blocks until the guest has ended, the deadline has passed, or the run is cancelled.
- * Return: 0 with a report, however the run ended; or negative if it could not be started.
+ * Blocks until the guest has ended, the deadline has passed, or the run is cancelled. If the
+ * configuration names an "image", that is converted first, by the program bvmm-image, unless the
+ * cache has it: this may take minutes, which are not the guest's, and cancelling ends it too.
+ * Return: 0 with a report, however the run ended; or negative if it could not be started. Kind Job:
+ * the image cannot be converted, or what it says of its command cannot be used.
  */
 BVMM_API int bvmm_vm_run(struct bvmm_vm *vm, struct bvmm_report **ret_report,
                          struct bvmm_error *error);

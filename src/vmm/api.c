@@ -3,7 +3,7 @@
  * api.c: the public library (include/bvmm/bvmm.h) on top of job, launcher and report; its
  * configurations are in api_config.c.
  *
- * Threads: see bvmm.h. Blocks: bvmm_vm_new() while an image is converted, bvmm_vm_run(), and after it
+ * Threads: see bvmm.h. Blocks: bvmm_vm_run(), which may convert an image first, and after it
  * bvmm_vm_free() if the VM process did not die when it was killed.
  */
 #include "vmm/api.h"
@@ -65,12 +65,8 @@ static int open_job(const struct bvmm_config *config, struct job *job, struct bv
     int code = api_job_from_config(config, false, job, &problems);
 
     if (code == 0) {
-        code = job_take_image(job, &problems);
-    }
-    if (code == 0) {
         code = job_open_files(job, &problems);
     }
-
     if (code < 0 && error != NULL) {
         job_problems_to_error(&problems, error);
     }
@@ -220,6 +216,25 @@ static void tick(void *context, const struct record *record)
     vm->progress(vm->progress_context, &progress);
 }
 
+/* Make of "image" what the machine takes. -ECANCELED: no error, and no run. */
+static int take_image(struct bvmm_vm *vm, struct bvmm_error *error)
+{
+    struct job_problems problems = {.count = 0};
+    int code = 0;
+
+    if (vm->job.image == NULL || vm->job.rootfs.path != NULL) {
+        return 0;
+    }
+    code = job_take_image(&vm->job, vm->cancel_fd, &problems);
+    if (code == 0) {
+        code = job_open_taken_image(&vm->job, &problems);
+    }
+    if (code < 0 && code != -ECANCELED && error != NULL) {
+        job_problems_to_error(&problems, error);
+    }
+    return code;
+}
+
 int bvmm_vm_run(struct bvmm_vm *vm, struct bvmm_report **ret_report, struct bvmm_error *error)
 {
     const struct launcher_observer observer = {
@@ -234,10 +249,15 @@ int bvmm_vm_run(struct bvmm_vm *vm, struct bvmm_report **ret_report, struct bvmm
                          "this VM was run before: make a new one for each run");
     }
     vm->started = true;
+    code = take_image(vm, error);
     vm->record->time_ns[TIME_JOB_READY] = clock_monotonic_ns();
-    code = launcher_run(&vm->job, vm->record, &observer, vm->guard, vm->cancel_fd, &vm->undead_fd,
-                        error);
-    if (code < 0) {
+    if (code == -ECANCELED) {
+        vm->record->outcome.status = RUN_CANCELLED;
+    } else if (code == 0) {
+        code = launcher_run(&vm->job, vm->record, &observer, vm->guard, vm->cancel_fd,
+                            &vm->undead_fd, error);
+    }
+    if (code < 0 && code != -ECANCELED) {
         return code;
     }
     if (vm->record->outcome.status == RUN_CANCELLED) {

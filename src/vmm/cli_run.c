@@ -77,6 +77,7 @@ enum exit_status cli_run_status(const struct run_outcome *outcome)
 /* ---- Signals that cancel --------------------------------------------------------------------- */
 
 static struct bvmm_vm *volatile running; /* for the handler, which runs on the main thread */
+static volatile sig_atomic_t early;      /* a signal that came before there was one; 0: none */
 
 static void on_cancel(int number)
 {
@@ -84,17 +85,30 @@ static void on_cancel(int number)
 
     if (vm) {
         bvmm_vm_cancel_by(vm, number);
+    } else {
+        early = number;
     }
 }
 
-/* From now on SIGINT, SIGTERM and SIGHUP cancel vm. */
-static void catch_signals(struct bvmm_vm *vm)
+/* From now on they cancel this one. */
+static void catch_up(struct bvmm_vm *vm)
+{
+    running = vm;
+    if (early != 0) {
+        bvmm_vm_cancel_by(vm, early);
+    }
+}
+
+/*
+ * From now on SIGINT, SIGTERM and SIGHUP do not end us, but cancel the run, which may be still to
+ * come. Not before the job was read: it may come from a terminal, and then they are to end us.
+ */
+static void catch_signals(void)
 {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction action = {.sa_handler = on_cancel, .sa_flags = SA_RESTART};
     struct sigaction old;
 
-    running = vm;
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
         /* What the parent had ignored (nohup) stays so. */
@@ -208,10 +222,16 @@ static enum exit_status run_vm(const struct cli_options *options, struct bvmm_vm
     enum exit_status result = EXIT_STATUS_REPORT;
     unsigned interval_ms = cli_status_interval_ms(&status);
 
+    catch_up(vm);
     bvmm_vm_set_progress(vm, interval_ms > 0 ? cli_status_progress : NULL, &status, interval_ms);
-    /* A run that could not even be started has a report too. */
-    if (bvmm_vm_run(vm, &report, &why) == 0 ||
-        bvmm_vm_failure_report(vm, &why, &report, &err) == 0) {
+    /* A run that could not even be started has a report too; a bad job has none. */
+    if (bvmm_vm_run(vm, &report, &why) == 0) {
+        result = write_report(options, &status, report);
+    } else if (why.kind == BVMM_ERROR_JOB) { /* its image, when it was looked into */
+        cli_status_clear(&status);
+        print_error(&why);
+        result = EXIT_STATUS_USAGE;
+    } else if (bvmm_vm_failure_report(vm, &why, &report, &err) == 0) {
         result = write_report(options, &status, report);
     } else {
         cli_status_clear(&status);
@@ -268,14 +288,18 @@ static int close_inherited(struct bvmm_error *err)
 enum exit_status cli_run(const struct cli_options *options, uint64_t process_start_ns)
 {
     struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
-    enum exit_status status = EXIT_STATUS_USAGE;
+    enum exit_status status = EXIT_STATUS_OK;
     struct bvmm_config *config = NULL;
     struct bvmm_vm *vm = NULL;
 
     if (bvmm_config_load(options->job_path, &config, &err) < 0 ||
         (options->report_path && set_report_path(config, options->report_path, &err) < 0)) {
         print_error(&err);
-    } else if (bvmm_vm_new(config, &vm, &err) < 0) {
+        bvmm_config_free(config);
+        return EXIT_STATUS_USAGE;
+    }
+    catch_signals();
+    if (bvmm_vm_new(config, &vm, &err) < 0) {
         status = refuse(config, &err);
     } else if (close_inherited(&err) < 0) {
         print_error(&err);
@@ -283,7 +307,6 @@ enum exit_status cli_run(const struct cli_options *options, uint64_t process_sta
     } else {
         api_set_process_start(vm, process_start_ns);
         api_set_guard(vm, launcher_sandbox());
-        catch_signals(vm);
         status = run_vm(options, vm);
         running = NULL;
     }

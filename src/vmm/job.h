@@ -239,9 +239,13 @@ int job_check(const struct job *job, struct job_problems *problems) must_check;
 /*
  * job_take_image - convert the job's "image" by bvmm-image, which has a cache, and take from what
  * the image says of its command whatever the job does not say itself. Nothing if there is no image.
- * Blocks until that is done, which may be minutes. 0 or -errno.
+ * Blocks until that is done, which may be minutes, or cancel_fd becomes readable (tool_run()).
+ * 0 or -errno; -ECANCELED is no problem of the job's.
  */
-int job_take_image(struct job *job, struct job_problems *problems) must_check;
+int job_take_image(struct job *job, int cancel_fd, struct job_problems *problems) must_check;
+
+/* Open what job_take_image() made, when all else is open. 0 or -errno. */
+int job_open_taken_image(struct job *job, struct job_problems *problems) must_check;
 
 /* Is the "image" there, and of a kind that bvmm-image takes, by its first bytes? 0 or -EINVAL. */
 int job_look_for_image(struct job *job, struct job_problems *problems);

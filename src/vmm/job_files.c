@@ -424,17 +424,22 @@ static int open_parent(struct opener *o, const char *key, const char *path)
     return dir_fd;
 }
 
+static const char *last_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
 static void open_report_dir(struct opener *o)
 {
     const char *path = o->job->report_path;
-    const char *slash;
     const char *name;
 
     if (!path) {
         return;
     }
-    slash = strrchr(path, '/');
-    name = slash ? slash + 1 : path;
+    name = last_name(path);
     if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
         job_problem(o->problems, o->job,
                     "$.report_path: \"%.*s\" is a directory; expected the name of a file",
@@ -501,6 +506,18 @@ static void check_vsock_path(struct opener *o)
     if (fd >= 0) {
         close(fd);
     }
+}
+
+int job_open_taken_image(struct job *job, struct job_problems *problems)
+{
+    struct opener o = {.job = job, .problems = problems};
+    size_t problems_before = problems->count;
+
+    open_image(&o, "$.image", &job->rootfs, &job->rootfs_type);
+    if (job->report_dir_fd >= 0) {
+        check_report_target(&o, last_name(job->report_path));
+    }
+    return problems->count > problems_before ? -EINVAL : 0;
 }
 
 int job_open_files(struct job *job, struct job_problems *problems)

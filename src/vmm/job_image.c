@@ -28,6 +28,7 @@ struct taker {
     struct job *job;
     struct job_problems *problems;
     char tool[PATH_MAX];
+    int cancel_fd;
     bool no_memory;
 };
 
@@ -158,8 +159,11 @@ static int ask_tool(struct taker *t, const char *subcommand, const char *path,
     char *argv[] = {(char *)(uintptr_t)TOOL_NAME, (char *)(uintptr_t)subcommand,
                     (char *)(uintptr_t) "--", (char *)(uintptr_t)path, NULL};
     char what[64];
-    const int code = tool_run(t->tool, argv, result);
+    const int code = tool_run(t->tool, argv, t->cancel_fd, result);
 
+    if (code == -ECANCELED) {
+        return code;
+    }
     if (code < 0) {
         (void)snprintf(what, sizeof(what), "cannot run " TOOL_NAME " (%s)", error_text(-code));
         return problem(t, what, t->tool);
@@ -416,9 +420,9 @@ static int take_config(struct taker *t, const json_t *config)
     return 0;
 }
 
-int job_take_image(struct job *job, struct job_problems *problems)
+int job_take_image(struct job *job, int cancel_fd, struct job_problems *problems)
 {
-    struct taker t = {.job = job, .problems = problems};
+    struct taker t = {.job = job, .problems = problems, .cancel_fd = cancel_fd};
     json_t *config = NULL;
     int code = 0;
 

@@ -83,6 +83,8 @@ struct child {
     int err_fd;
     char *errors; /* the last ERRORS_MAX_BYTES of standard error */
     size_t errors_bytes;
+    int cancel_fd;        /* -1: none, or it was told to end */
+    uint64_t deadline_ns; /* to be killed then; 0: it was not told to end */
 };
 
 static void close_if_open(int *fd)
@@ -205,7 +207,33 @@ static int take_errors(struct child *child)
     return 0;
 }
 
-/* Until both streams have ended. */
+static bool is_readable(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+
+    return fd >= 0 && poll(&poll_fd, 1, 0) > 0;
+}
+
+/* And not by SIGKILL: it cleans up. */
+static void tell_to_end(struct child *child)
+{
+    (void)kill(child->pid, SIGTERM);
+    child->deadline_ns = clock_monotonic_ns() + TOOL_GRACE_NS;
+    child->cancel_fd = -1;
+}
+
+/* In whole milliseconds, rounded up; -1: for ever. */
+static int wait_ms(const struct child *child)
+{
+    const uint64_t now_ns = clock_monotonic_ns();
+
+    if (child->deadline_ns == 0) {
+        return -1;
+    }
+    return child->deadline_ns <= now_ns ? 0 : (int)((child->deadline_ns - now_ns) / NS_PER_MS + 1);
+}
+
+/* Until both streams have ended, or it had to be killed: who else has them open is not waited for. */
 static int listen_to(struct child *child, struct tool_result *result)
 {
     int code = 0;
@@ -214,9 +242,10 @@ static int listen_to(struct child *child, struct tool_result *result)
         struct pollfd fds[] = {
             {.fd = child->out_fd, .events = POLLIN}, /* those that are -1 are left out */
             {.fd = child->err_fd, .events = POLLIN},
+            {.fd = child->cancel_fd, .events = POLLIN},
         };
 
-        if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
+        if (poll(fds, ARRAY_SIZE(fds), wait_ms(child)) < 0) {
             code = errno == EINTR ? 0 : -errno;
             continue;
         }
@@ -226,8 +255,15 @@ static int listen_to(struct child *child, struct tool_result *result)
         if (code == 0 && fds[1].revents != 0) {
             code = take_errors(child);
         }
+        if (fds[2].revents != 0) {
+            tell_to_end(child);
+        }
+        if (code == 0 && wait_ms(child) == 0) {
+            (void)kill(child->pid, SIGKILL);
+            code = -ECANCELED;
+        }
     }
-    return code;
+    return code == 0 && child->deadline_ns != 0 ? -ECANCELED : code;
 }
 
 /* The end of what was said, as one line. */
@@ -272,9 +308,9 @@ static int reap(pid_t pid, struct tool_result *result)
     return 0;
 }
 
-int tool_run(const char *path, char *const argv[], struct tool_result *ret_result)
+int tool_run(const char *path, char *const argv[], int cancel_fd, struct tool_result *ret_result)
 {
-    struct child child = {.out_fd = -1, .err_fd = -1};
+    struct child child = {.out_fd = -1, .err_fd = -1, .cancel_fd = cancel_fd};
     int reaped = 0;
     int code = 0;
 
@@ -289,14 +325,17 @@ int tool_run(const char *path, char *const argv[], struct tool_result *ret_resul
         return code;
     }
     code = listen_to(&child, ret_result);
-    if (code < 0) {
-        (void)kill(child.pid, SIGTERM); /* and not SIGKILL: it cleans up */
+    if (code < 0 && code != -ECANCELED) {
+        tell_to_end(&child);
     }
     close_if_open(&child.out_fd);
     close_if_open(&child.err_fd);
     reaped = reap(child.pid, ret_result);
     keep_errors(&child, ret_result);
     free(child.errors);
+    if (code == 0 && reaped == 0 && ret_result->exit_code != 0 && is_readable(cancel_fd)) {
+        code = -ECANCELED;
+    }
     return code < 0 ? code : reaped;
 }
 

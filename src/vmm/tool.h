@@ -12,6 +12,7 @@
 
 #include <limits.h>
 
+#define TOOL_GRACE_NS (2 * NS_PER_SECOND)
 #define TOOL_SAID_BYTES 480 /* what fits into an error message */
 
 struct tool_result {
@@ -34,11 +35,15 @@ int tool_find(const char *variable, const char *name, char ret_path[PATH_MAX]) m
  * tool_run - run a program to its end: standard input is empty, what it prints is kept. All other
  * descriptors of the caller are closed in it.
  * @argv: ends with NULL.
+ * @cancel_fd: when it becomes readable, the tool is told to end by SIGTERM, and killed if it has not
+ * TOOL_GRACE_NS later. Nothing is read from it. -1: none.
  * @ret_result: to be released by tool_result_fini(), on failure too.
- * Return: 0 if it ran, however it ended; -EFBIG: it printed more than a tool should; another
- * -errno: it could not be started.
+ * Return: 0 if it ran, however it ended; -ECANCELED: it was told to end, or failed meanwhile (a
+ * terminal tells it too); -EFBIG: it printed more than a tool should; another -errno: it could not be
+ * started.
  */
-int tool_run(const char *path, char *const argv[], struct tool_result *ret_result) must_check;
+int tool_run(const char *path, char *const argv[], int cancel_fd, struct tool_result *ret_result)
+    must_check;
 
 void tool_result_fini(struct tool_result *result);
 

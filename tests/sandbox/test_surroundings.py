@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """What bvmm is started with. Where standard streams are closed it runs as ever, and so does a program that embeds the
-library: no file of the job gets a number that is then made /dev/null.
+library: no file of the job gets a number that is then made /dev/null. Signals that come while an image is converted cancel
+the run, and there is a report.
 
 usage: test_surroundings.py BVMM CLOSED_STREAMS
 """
 
 import itertools
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import support
 
@@ -56,6 +60,48 @@ def report_to_a_closed_stream(place):
     assert "report" in errors, errors
 
 
+def with_image(place, tool, **more):
+    place.put("saved.tar", b"\x1f\x8b")  # by its first bytes, an archive
+    place.put("image.json", json.dumps({"cmd": ["true"], "squashfs": {"bytes": 4096}}).encode())
+    place.put("tool", f"#!/bin/sh\n{tool}\n".encode())
+    os.chmod(place.at("tool"), 0o700)
+    return place.start("reset", rootfs_path=None, image="saved.tar", env={"BVMM_IMAGE_TOOL": place.at("tool")}, **more)
+
+
+def an_image_is_converted(place, validate):
+    with with_image(place, f"echo {place.at('image')}") as process:
+        process.communicate(timeout=20)
+    report = place.report()
+    validate(report)
+    same((report["status"], report["job"]["rootfs_path"]), ("guest_reset", place.at("image")), "status, and what ran")
+
+
+def an_image_that_cannot_be_converted(place):
+    with with_image(place, "echo 'no room on this disk' >&2; exit 1") as process:
+        _, errors = process.communicate(timeout=20)
+        same((process.returncode, os.path.exists(place.at("report.json"))), (2, False), "exit status, and whether there is a report")
+    assert "$.image" in errors and "no room on this disk" in errors, errors
+
+
+def cancelled_while_converting(place, validate, tool, number, group, limit_s):
+    with with_image(place, f": > started; {tool}", start_new_session=True) as process:
+        started = time.monotonic()
+        while not os.path.exists(place.at("started")) and time.monotonic() < started + 10:
+            time.sleep(0.01)
+        os.unlink(place.at("started"))
+        sent = time.monotonic()
+        (os.killpg if group else os.kill)(process.pid, number)
+        _, errors = process.communicate(timeout=20)
+        took_s = time.monotonic() - sent
+        same(process.returncode, 130, f"exit status ({errors!r})")
+    report = place.report()
+    validate(report)
+    same((report["status"], report["cancelled_by"]["name"], report["job"]["rootfs_path"]), ("cancelled", number.name, None), "the report")
+    assert "cancelled" in errors, errors
+    assert took_s < limit_s, f"it took {took_s:.1f} s"
+    same(place.all_gone(), [], "processes that are left")
+
+
 def main():
     place = support.Place(sys.argv[1])
     program = os.path.abspath(sys.argv[2])
@@ -63,6 +109,15 @@ def main():
     cases = [("bvmm, closed: " + str(fds), of_the_command, (fds,)) for fds in CLOSED]
     cases += [("a program, closed: " + str(fds), of_a_program, (fds, program)) for fds in CLOSED]
     cases += [("the report to a closed stream", report_to_a_closed_stream, ())]
+    validate = support.validator(place.bvmm)
+    cases += [("an image is converted", an_image_is_converted, (validate,)),
+              ("an image that cannot be converted", an_image_that_cannot_be_converted, ())]
+    cases += [(f"{number.name} while an image is converted", cancelled_while_converting,
+               (validate, "exec sleep 100", number, False, 1.5)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    cases += [("the terminal's SIGINT, which the tool gets too", cancelled_while_converting,
+               (validate, "exec sleep 100", signal.SIGINT, True, 1.5)),
+              ("a tool that hears no signal", cancelled_while_converting,
+               (validate, "trap '' TERM; while :; do sleep 0.1; done", signal.SIGTERM, False, 5))]
     for name, case, arguments in cases:
         try:
             case(place, *arguments)

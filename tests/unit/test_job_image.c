@@ -138,7 +138,7 @@ static void take(const char *text, struct job *job)
     struct job_problems problems = {.count = 0};
 
     load(text, job);
-    if (job_take_image(job, &problems) < 0 || job_open_files(job, &problems) < 0) {
+    if (job_take_image(job, -1, &problems) < 0 || job_open_files(job, &problems) < 0) {
         fail_msg("%s: %s", text, problems.items[0].message);
     }
     assert_int_equal(problems.count, 0);
@@ -152,7 +152,7 @@ static void expect_refusal(const char *text, const char *what, const char *why)
     struct job job;
 
     load(text, &job);
-    assert_int_equal(job_take_image(&job, &problems), -EINVAL);
+    assert_int_equal(job_take_image(&job, -1, &problems), -EINVAL);
     assert_int_equal(problems.count, 1);
     if (!strstr(problems.items[0].message, "/job.json: $.image: \"") ||
         !strstr(problems.items[0].message, what) || !strstr(problems.items[0].message, why)) {
@@ -461,7 +461,7 @@ static void what_is_made_is_looked_at(void **state)
     put_text("made.squashfs.json", "{\"cmd\": [\"a\"], \"squashfs\": {\"bytes\": 8}}");
     put_tool(PRINT_IMAGE);
     load("{\"image\": \"saved.tar\"}", &job);
-    assert_int_equal(job_take_image(&job, &problems), 0);
+    assert_int_equal(job_take_image(&job, -1, &problems), 0);
     assert_int_equal(job_open_files(&job, &problems), -EINVAL);
     assert_non_null(strstr(problems.items[0].message, "$.image: "));
     assert_non_null(strstr(problems.items[0].message, "expected a squashfs"));
@@ -485,7 +485,7 @@ static void the_tool_gets_a_clean_start(void **state)
     (void)snprintf(path, sizeof(path), "%s/tool", dir);
     (void)sigfillset(&all);
     assert_int_equal(sigprocmask(SIG_SETMASK, &all, &old), 0);
-    assert_int_equal(tool_run(path, argv, &result), 0);
+    assert_int_equal(tool_run(path, argv, -1, &result), 0);
     assert_int_equal(sigprocmask(SIG_SETMASK, &old, NULL), 0);
     assert_int_equal(result.exit_code, 0);
     assert_string_equal(result.output, "4\n0000000000000000\n"); /* three, and ls's own */
