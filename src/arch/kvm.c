@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -23,6 +24,32 @@ static const struct kvm_capability common_capabilities[] = {
     {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
     {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
 };
+
+int kvm_failed(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const char *invalid,
+               const char *fmt, ...)
+{
+    const char *hint = "the log of the host's kernel (dmesg) may say more";
+    char what[160];
+    va_list args;
+
+    va_start(args, fmt);
+    (void)vsnprintf(what, sizeof(what), fmt, args);
+    va_end(args);
+    if (code == -ENOMEM) {
+        hint = "the host has too little memory: use a smaller $.memory_mib, or stop something else";
+    } else if (code == -EPERM || code == -EACCES) {
+        hint = "something forbids it: a security module (SELinux, AppArmor), or the system call "
+               "filter of a container";
+    } else if (code == -ENOSYS || code == -ENOTTY || code == -EOPNOTSUPP) {
+        hint = "this host's kernel does not know it: use a newer one, with all of KVM in it";
+    } else if (code == -EMFILE || code == -ENFILE) {
+        return error_set(err, kind, code, "%s: %s", what,
+                         error_text(-code)); /* which has the hint */
+    } else if (invalid) {
+        hint = invalid;
+    }
+    return error_set(err, kind, code, "%s: %s; %s", what, error_text(-code), hint);
+}
 
 static int ioctl_again(int fd, unsigned long request, void *argument)
 {
@@ -77,7 +104,7 @@ static int open_error(const char *path, int code, struct bvmm_error *err)
     case EPERM:
         return permission_error(path, err);
     default:
-        return error_set(err, BVMM_ERROR_KVM, -code, "cannot open %s: %s", path, error_text(code));
+        return kvm_failed(err, BVMM_ERROR_KVM, -code, NULL, "cannot open %s", path);
     }
 }
 
@@ -110,8 +137,10 @@ int kvm_open(const char *path, int *ret_kvm_fd, struct bvmm_error *err)
     version = ioctl_again(fd, KVM_GET_API_VERSION, NULL);
     if (version < 0) {
         (void)close(fd);
-        return error_set(err, BVMM_ERROR_KVM, version, "%s is not KVM: asked for its version: %s",
-                         path, error_text(-version));
+        return kvm_failed(
+            err, BVMM_ERROR_KVM, version,
+            "expected the device that the module kvm makes (character device 10, 232)",
+            "%s is not KVM: asked for its version", path);
     }
     if (version != API_VERSION_EXPECTED) {
         (void)close(fd);
@@ -151,8 +180,12 @@ int kvm_create_vm(int kvm_fd, unsigned long type, int *ret_vm_fd, struct bvmm_er
         fd = ioctl(kvm_fd, KVM_CREATE_VM, type);
     } while (fd < 0 && errno == EINTR);
     if (fd < 0) {
-        return error_set(err, BVMM_ERROR_KVM, -errno, "KVM_CREATE_VM (type %lu): %s", type,
-                         error_text(errno));
+        return kvm_failed(err, BVMM_ERROR_KVM, -errno,
+                          errno == EBUSY
+                              ? "another hypervisor (VirtualBox, VMware) has the processor's "
+                                "virtualization: stop it"
+                              : "this host's processor or kernel cannot make such a VM",
+                          "KVM_CREATE_VM (type %lu)", type);
     }
     *ret_vm_fd = fd;
     return 0;
@@ -171,9 +204,12 @@ int kvm_set_memory(int vm_fd, const struct guest_memory *memory, struct bvmm_err
         int ret = ioctl_again(vm_fd, KVM_SET_USER_MEMORY_REGION, &slot);
 
         if (ret < 0) {
-            return error_set(err, BVMM_ERROR_MEMORY, ret,
-                             "KVM_SET_USER_MEMORY_REGION (%" PRIu64 " MiB at 0x%" PRIx64 "): %s",
-                             region->range.bytes / MIB, region->range.base.v, error_text(-ret));
+            return kvm_failed(
+                err, BVMM_ERROR_MEMORY, ret,
+                "this host's processor or KVM cannot give a guest so much memory: use a "
+                "smaller $.memory_mib",
+                "KVM_SET_USER_MEMORY_REGION (%" PRIu64 " MiB at 0x%" PRIx64 ")",
+                region->range.bytes / MIB, region->range.base.v);
         }
     }
     return 0;
@@ -185,8 +221,7 @@ int kvm_irqfd(int vm_fd, int event_fd, uint32_t gsi, struct bvmm_error *err)
     int ret = ioctl_again(vm_fd, KVM_IRQFD, &irqfd);
 
     if (ret < 0) {
-        return error_set(err, BVMM_ERROR_KVM, ret, "KVM_IRQFD (line %u): %s", gsi,
-                         error_text(-ret));
+        return kvm_failed(err, BVMM_ERROR_KVM, ret, NULL, "KVM_IRQFD (line %u)", gsi);
     }
     return 0;
 }
@@ -205,9 +240,9 @@ int kvm_ioeventfd(int vm_fd, int event_fd, enum arch_bus bus, uint64_t address, 
     int ret = ioctl_again(vm_fd, KVM_IOEVENTFD, &ioeventfd);
 
     if (ret < 0) {
-        return error_set(err, BVMM_ERROR_KVM, ret, "KVM_IOEVENTFD (%s 0x%" PRIx64 ", %u bytes): %s",
-                         bus == ARCH_BUS_PIO ? "port" : "address", address, bytes,
-                         error_text(-ret));
+        return kvm_failed(err, BVMM_ERROR_KVM, ret, NULL,
+                          "KVM_IOEVENTFD (%s 0x%" PRIx64 ", %u bytes)",
+                          bus == ARCH_BUS_PIO ? "port" : "address", address, bytes);
     }
     return 0;
 }
@@ -220,24 +255,26 @@ int kvm_create_vcpu(int kvm_fd, int vm_fd, unsigned index, struct kvm_vcpu_handl
 
     if (run_bytes < (int)sizeof(struct kvm_run)) {
         return error_set(err, BVMM_ERROR_VCPU, -EIO,
-                         "KVM_GET_VCPU_MMAP_SIZE said %d, expected at least %zu bytes", run_bytes,
-                         sizeof(struct kvm_run));
+                         "KVM_GET_VCPU_MMAP_SIZE said %d, expected at least %zu bytes: use a newer "
+                         "host kernel",
+                         run_bytes, sizeof(struct kvm_run));
     }
     vcpu.run_bytes = (size_t)run_bytes;
     do {
         vcpu.fd = ioctl(vm_fd, KVM_CREATE_VCPU, (unsigned long)index);
     } while (vcpu.fd < 0 && errno == EINTR);
     if (vcpu.fd < 0) {
-        return error_set(err, BVMM_ERROR_VCPU, -errno, "KVM_CREATE_VCPU (number %u): %s", index,
-                         error_text(errno));
+        return kvm_failed(err, BVMM_ERROR_VCPU, -errno,
+                          "this host's KVM may have no more for one VM: use fewer $.vcpus",
+                          "KVM_CREATE_VCPU (number %u)", index);
     }
     vcpu.run = mmap(NULL, vcpu.run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu.fd, 0);
     if (vcpu.run == MAP_FAILED) {
         int code = errno;
 
         (void)close(vcpu.fd);
-        return error_set(err, BVMM_ERROR_VCPU, -code, "cannot map the run page of vCPU %u: %s",
-                         index, error_text(code));
+        return kvm_failed(err, BVMM_ERROR_VCPU, -code, NULL, "cannot map the run page of vCPU %u",
+                          index);
     }
     *ret_vcpu = vcpu;
     return 0;
@@ -309,8 +346,11 @@ static void describe_internal_error(const struct kvm_run *run, unsigned index,
                         "this host's KVM has no hardware underneath, no Linux guest runs on it",
                         index, bytes ? ", code bytes" : "", code);
     } else {
-        (void)error_set(err, BVMM_ERROR_VCPU, 0, "vCPU %u stopped: KVM internal error %u", index,
-                        run->internal.suberror);
+        (void)error_set(
+            err, BVMM_ERROR_VCPU, 0,
+            "vCPU %u stopped: KVM internal error %u; it is the host's, whose kernel's log "
+            "(dmesg) may say more: try a newer kernel there",
+            index, run->internal.suberror);
     }
 }
 
@@ -323,7 +363,8 @@ void kvm_describe_exit(const struct kvm_run *run, unsigned index, struct bvmm_er
     case KVM_EXIT_FAIL_ENTRY:
         (void)error_set(err, BVMM_ERROR_VCPU, 0,
                         "vCPU %u stopped: the processor refused to enter the guest, reason 0x%llx "
-                        "(on CPU %u)",
+                        "(on CPU %u); the log of the host's kernel (dmesg) may say more, and in a "
+                        "virtual machine its own host's KVM may be at fault",
                         index, (unsigned long long)run->fail_entry.hardware_entry_failure_reason,
                         run->fail_entry.cpu);
         break;

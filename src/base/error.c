@@ -5,6 +5,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#if defined(__linux__)
+#include <errno.h>
+#include <string.h>
+#endif
+
 static const char *const kind_names[] = {
 #define X(id, name) [BVMM_ERROR_##id] = (name),
     BVMM_ERROR_LIST(X)
@@ -17,6 +22,30 @@ const char *bvmm_error_kind_name(enum bvmm_error_kind kind)
     /* The cast: a value from shared memory may be anything, and the enum may be signed. */
     return (unsigned)kind < BVMM_ERROR_COUNT ? kind_names[kind] : "Unknown";
 }
+
+#if defined(__linux__)
+/* What can be done about it is the same wherever it happened. */
+static void add_hint(struct bvmm_error *err, int code)
+{
+    const size_t used = strlen(err->message);
+    const char *hint = NULL;
+
+    if (code == -EMFILE) {
+        hint = "; raise this process's limit of open files (ulimit -n)";
+    } else if (code == -ENFILE) {
+        hint = "; raise the host's limit of open files (sysctl fs.file-max)";
+    }
+    if (hint != NULL) {
+        (void)snprintf(err->message + used, sizeof(err->message) - used, "%s", hint);
+    }
+}
+#else
+static void add_hint(struct bvmm_error *err, int code)
+{
+    (void)err; /* nothing is opened there */
+    (void)code;
+}
+#endif
 
 int error_set(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const char *fmt, ...)
 {
@@ -32,6 +61,7 @@ int error_set(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const
         err->message[0] = '\0';
     }
     va_end(args);
+    add_hint(err, code);
     /* A message is one line: a value that it quotes (a path, say) may hold a newline or an escape.
      */
     for (char *c = err->message; *c != '\0'; c++) {

@@ -131,12 +131,30 @@ static void print_problem(void *count, const char *problem)
     (*(size_t *)count)++;
 }
 
+/* What the guest did is no error of bvmm's, and has no message of its own: what it may mean. */
+static const char *status_text(uint32_t status)
+{
+    static const char *const texts[RUN_STATUS_COUNT] = {
+        [RUN_GUEST_RESET] =
+            "the guest reset the machine before its command had ended: the end of the "
+            "console in the report (console.text) may say why",
+        [RUN_GUEST_TRIPLE_FAULT] = "the guest's processor met an error while it handled one, as "
+                                   "when a kernel breaks that is "
+                                   "not yet able to say so: is it for this machine, and memory_mib "
+                                   "enough for it? The end of "
+                                   "the console in the report (console.text) may say more",
+    };
+
+    return status < RUN_STATUS_COUNT && texts[status] ? texts[status] : "";
+}
+
 /* Text from the VM process, for a terminal. */
 static void print_outcome_message(const struct run_outcome *outcome)
 {
     struct bvmm_error clean;
 
-    error_set(&clean, BVMM_ERROR_NONE, 0, "%s", outcome->error_message);
+    error_set(&clean, BVMM_ERROR_NONE, 0, "%s",
+              outcome->error_message[0] ? outcome->error_message : status_text(outcome->status));
     fprintf(stderr, "bvmm: %s%s%s\n", run_status_name((enum run_status)outcome->status),
             clean.message[0] ? ": " : "", clean.message);
 }

@@ -112,6 +112,10 @@ static const char *open_hint(int error)
     case EACCES:
     case EPERM:
         return "expected a file that this user may read";
+    case EMFILE:
+        return "raise this process's limit of open files (ulimit -n)";
+    case ENFILE:
+        return "raise the host's limit of open files (sysctl fs.file-max)";
     default:
         return "expected a file that can be opened";
     }
@@ -412,10 +416,11 @@ static int open_parent(struct opener *o, const char *key, const char *path)
     dir_fd = fd_above_standard(open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     free(copy);
     if (dir_fd < 0 || faccessat(dir_fd, ".", W_OK | X_OK, AT_EACCESS) < 0) {
-        job_problem(o->problems, o->job,
-                    "%s: no file can be made at \"%.*s\": %s; expected a name in a directory that "
-                    "is there and writable",
-                    key, SHOWN_PATH_BYTES, path, error_text(errno));
+        job_problem(o->problems, o->job, "%s: no file can be made at \"%.*s\": %s; %s", key,
+                    SHOWN_PATH_BYTES, path, error_text(errno),
+                    errno == EMFILE || errno == ENFILE
+                        ? open_hint(errno)
+                        : "expected a name in a directory that is there and writable");
         if (dir_fd >= 0) {
             close(dir_fd);
         }

@@ -78,7 +78,7 @@ static int look_into(struct taker *t, int fd)
     const ssize_t n = pread(fd, head, sizeof(head), 0);
 
     if (n < 0) {
-        return problem(t, "cannot be read", strerror(errno));
+        return problem(t, "cannot be read", error_text(errno));
     }
     image_identify(head, (size_t)n, &facts);
     if (facts.fstype == JOB_FSTYPE_SQUASHFS || archive_identify(head, (size_t)n)) {
@@ -99,7 +99,7 @@ static int look_at_source(struct taker *t, const char *path)
         code = look_into(t, fd);
         (void)close(fd);
     } else if (status.st_mode == 0) {
-        code = problem(t, "cannot be opened", strerror(errno));
+        code = problem(t, "cannot be opened", error_text(errno));
     } else if (!S_ISDIR(status.st_mode)) {
         code = problem(t, "neither a file nor a directory; " EXPECTED_IMAGE, "");
     }

@@ -358,7 +358,7 @@ def panic_init_dies(_):
 @scenario("a command that resets the machine")
 def command_resets(_):
     out = yield Run({"command": ["python3", "/guest/restart"], "rootfs_path": "../../images/own.squashfs"})
-    out.ended("guest_reset", 5)
+    out.ended("guest_reset", 5).has("stderr of bvmm", "guest_reset: the guest reset the machine", "console")
     same(out.report["exit_code"], None, "exit code")
 
 
@@ -366,7 +366,7 @@ def command_resets(_):
 def triple_fault(_):
     out = yield Run({"kernel_cmdline": "console=ttyS0 reboot=t panic=1 pci=off root=/dev/vda ro quiet",
                      "kernel_cmdline_append": "init=/guest/console", "rootfs_path": "../../images/own.squashfs"})
-    out.ended("guest_triple_fault", 5)
+    out.ended("guest_triple_fault", 5).has("stderr of bvmm", "guest_triple_fault: the guest's processor met an error", "console")
 
 
 @scenario("an image that is damaged")

@@ -148,12 +148,31 @@ static void test_triple_fault(void **state)
     guest_free(&guest);
 }
 
+/* What can be done is said, and not only which call it was. */
+static void test_memory_that_kvm_refuses(void **state)
+{
+    struct bvmm_error err = {.kind = BVMM_ERROR_NONE};
+    struct guest_memory memory = {.count = 1};
+    struct guest guest;
+
+    (void)state;
+    guest_new(&guest, 1, pio_code, pio_code_end);
+    memory.regions[0].range.base.v =
+        1; /* no page begins there: EINVAL, as for too high an address */
+    memory.regions[0].range.bytes = MIB;
+    assert_int_equal(kvm_set_memory(guest.vm_fd, &memory, &err), -EINVAL);
+    assert_int_equal(err.kind, BVMM_ERROR_MEMORY);
+    assert_non_null(strstr(err.message, "KVM_SET_USER_MEMORY_REGION (1 MiB at 0x1): "));
+    assert_non_null(strstr(err.message, "smaller $.memory_mib"));
+    guest_free(&guest);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pio),          cmocka_unit_test(test_string_output),
         cmocka_unit_test(test_mmio),         cmocka_unit_test(test_guest_memory_is_shared),
-        cmocka_unit_test(test_triple_fault),
+        cmocka_unit_test(test_triple_fault), cmocka_unit_test(test_memory_that_kvm_refuses),
     };
 
     return guest_impossible() ? SKIPPED : cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@ usage: test_surroundings.py BVMM CLOSED_STREAMS
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -102,6 +103,17 @@ def cancelled_while_converting(place, validate, tool, number, group, limit_s):
     same(place.all_gone(), [], "processes that are left")
 
 
+def few_open_files(place):
+    """However many they are: it runs, or says what to do."""
+    results = {}
+    for limit in [*range(5, 40), 50, 60]:
+        code, _, errors = place.run("reset", vsock_path="bridge",
+                                    preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+        results[limit] = code
+        assert code == 0 or "ulimit -n" in errors, f"with {limit}: {code}, {errors!r}"
+    same((results[5] == 0, results[60]), (False, 0), "with 5 and 60")
+
+
 def main():
     place = support.Place(sys.argv[1])
     program = os.path.abspath(sys.argv[2])
@@ -112,6 +124,7 @@ def main():
     validate = support.validator(place.bvmm)
     cases += [("an image is converted", an_image_is_converted, (validate,)),
               ("an image that cannot be converted", an_image_that_cannot_be_converted, ())]
+    cases += [("few open files", few_open_files, ())]
     cases += [(f"{number.name} while an image is converted", cancelled_while_converting,
                (validate, "exec sleep 100", number, False, 1.5)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     cases += [("the terminal's SIGINT, which the tool gets too", cancelled_while_converting,

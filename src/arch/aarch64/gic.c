@@ -8,6 +8,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "arch/kvm.h"
+
 static uint32_t device_type(enum arm64_gic gic)
 {
     return gic == ARM64_GIC_V3 ? KVM_DEV_TYPE_ARM_VGIC_V3 : KVM_DEV_TYPE_ARM_VGIC_V2;
@@ -56,7 +58,7 @@ static int set_attribute(int gic_fd, uint32_t group, uint64_t attribute, void *v
         .group = group, .attr = attribute, .addr = (uint64_t)(uintptr_t)value};
 
     if (ioctl(gic_fd, KVM_SET_DEVICE_ATTR, &attr) < 0) {
-        return error_set(err, BVMM_ERROR_GIC, -errno, "the GIC's %s: %s", what, error_text(errno));
+        return kvm_failed(err, BVMM_ERROR_GIC, -errno, NULL, "the GIC's %s", what);
     }
     return 0;
 }
@@ -86,8 +88,8 @@ int gic_create(int vm_fd, enum arm64_gic gic, unsigned vcpus, int *ret_fd, struc
     int ret = 0;
 
     if (fd < 0) {
-        return error_set(err, BVMM_ERROR_GIC, fd, "KVM_CREATE_DEVICE (GICv%d): %s",
-                         gic == ARM64_GIC_V3 ? 3 : 2, error_text(-fd));
+        return kvm_failed(err, BVMM_ERROR_GIC, fd, NULL, "KVM_CREATE_DEVICE (GICv%d)",
+                          gic == ARM64_GIC_V3 ? 3 : 2);
     }
     ret = set_addresses(fd, gic, vcpus, err);
     if (ret == 0) {

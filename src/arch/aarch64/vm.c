@@ -47,8 +47,7 @@ static int vcpu_ioctl(int fd, unsigned long request, void *argument, unsigned in
                       const char *name, struct bvmm_error *err)
 {
     if (ioctl(fd, request, argument) < 0) {
-        return error_set(err, BVMM_ERROR_VCPU, -errno, "%s (vCPU %u): %s", name, index,
-                         error_text(errno));
+        return kvm_failed(err, BVMM_ERROR_VCPU, -errno, NULL, "%s (vCPU %u)", name, index);
     }
     return 0;
 }
@@ -169,8 +168,7 @@ int arch_vcpu_init(struct arch_vm *vm, unsigned index, int vcpu_fd, struct bvmm_
     int ret = 0;
 
     if (ioctl(vm->vm_fd, KVM_ARM_PREFERRED_TARGET, &init) < 0) {
-        return error_set(err, BVMM_ERROR_VCPU, -errno, "KVM_ARM_PREFERRED_TARGET: %s",
-                         error_text(errno));
+        return kvm_failed(err, BVMM_ERROR_VCPU, -errno, NULL, "KVM_ARM_PREFERRED_TARGET");
     }
     choose_features(vm, index, &init, &finalize);
     ret = vcpu_ioctl(vcpu_fd, KVM_ARM_VCPU_INIT, &init, index, "KVM_ARM_VCPU_INIT", err);

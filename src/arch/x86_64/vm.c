@@ -61,7 +61,7 @@ static int vm_ioctl(int fd, unsigned long request, const void *argument, const c
                     struct bvmm_error *err)
 {
     if (ioctl(fd, request, argument) < 0) {
-        return error_set(err, BVMM_ERROR_KVM, -errno, "%s: %s", name, error_text(errno));
+        return kvm_failed(err, BVMM_ERROR_KVM, -errno, NULL, "%s", name);
     }
     return 0;
 }
@@ -70,8 +70,7 @@ static int vcpu_ioctl(int fd, unsigned long request, void *argument, unsigned in
                       const char *name, struct bvmm_error *err)
 {
     if (ioctl(fd, request, argument) < 0) {
-        return error_set(err, BVMM_ERROR_VCPU, -errno, "%s (vCPU %u): %s", name, index,
-                         error_text(errno));
+        return kvm_failed(err, BVMM_ERROR_VCPU, -errno, NULL, "%s (vCPU %u)", name, index);
     }
     return 0;
 }
@@ -87,7 +86,7 @@ static int create_chips(struct arch_vm *vm, struct bvmm_error *err)
                        "KVM_SET_IDENTITY_MAP_ADDR", err);
     }
     if (ret == 0 && ioctl(vm->vm_fd, KVM_SET_TSS_ADDR, (unsigned long)X86_TSS) < 0) {
-        ret = error_set(err, BVMM_ERROR_KVM, -errno, "KVM_SET_TSS_ADDR: %s", error_text(errno));
+        ret = kvm_failed(err, BVMM_ERROR_KVM, -errno, NULL, "KVM_SET_TSS_ADDR");
     }
     if (ret == 0) {
         ret = vm_ioctl(vm->vm_fd, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", err);
@@ -194,8 +193,7 @@ static int set_msrs(unsigned index, int vcpu_fd, struct bvmm_error *err)
 
     done = ioctl(vcpu_fd, KVM_SET_MSRS, &msrs);
     if (done < 0) {
-        return error_set(err, BVMM_ERROR_VCPU, -errno, "KVM_SET_MSRS (vCPU %u): %s", index,
-                         error_text(errno));
+        return kvm_failed(err, BVMM_ERROR_VCPU, -errno, NULL, "KVM_SET_MSRS (vCPU %u)", index);
     }
     if ((size_t)done < ARRAY_SIZE(msrs.entries)) {
         return error_set(err, BVMM_ERROR_VCPU, -EINVAL,
