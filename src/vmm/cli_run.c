@@ -243,17 +243,15 @@ static enum exit_status run_vm(const struct cli_options *options, struct bvmm_vm
     catch_up(vm);
     bvmm_vm_set_progress(vm, interval_ms > 0 ? cli_status_progress : NULL, &status, interval_ms);
     /* A run that could not even be started has a report too; a bad job has none. */
-    if (bvmm_vm_run(vm, &report, &why) == 0) {
-        result = write_report(options, &status, report);
-    } else if (why.kind == BVMM_ERROR_JOB) { /* its image, when it was looked into */
-        cli_status_clear(&status);
-        print_error(&why);
-        result = EXIT_STATUS_USAGE;
-    } else if (bvmm_vm_failure_report(vm, &why, &report, &err) == 0) {
+    if (bvmm_vm_run(vm, &report, &why) == 0 ||
+        (why.kind != BVMM_ERROR_JOB && bvmm_vm_failure_report(vm, &why, &report, &err) == 0)) {
         result = write_report(options, &status, report);
     } else {
+        const bool bad_job = why.kind == BVMM_ERROR_JOB; /* its image, when it was looked into */
+
         cli_status_clear(&status);
-        print_error(&err);
+        print_error(bad_job ? &why : &err);
+        result = bad_job ? EXIT_STATUS_USAGE : EXIT_STATUS_REPORT;
     }
     bvmm_report_free(report);
     return result;
