@@ -34,6 +34,8 @@ static void add_hint(struct bvmm_error *err, int code)
         hint = "; raise this process's limit of open files (ulimit -n)";
     } else if (code == -ENFILE) {
         hint = "; raise the host's limit of open files (sysctl fs.file-max)";
+    } else if (code == -EFBIG) {
+        hint = "; raise this process's limit of file sizes (ulimit -f)";
     }
     if (hint != NULL) {
         (void)snprintf(err->message + used, sizeof(err->message) - used, "%s", hint);

@@ -10,11 +10,14 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -40,9 +43,10 @@ struct bvmm_vm {
 struct bvmm_report {
     struct record *record;
     json_t *root;
-    char *json; /* the same as text; NULL before somebody asks for it */
-    char *path; /* of the job; NULL: standard output */
-    int dir_fd; /* of path; -1: none */
+    char *json;   /* the same as text; NULL before somebody asks for it */
+    char *path;   /* of the job; NULL: standard output */
+    int dir_fd;   /* of path; -1: none */
+    bool guarded; /* it is written in the launcher's filter */
     struct bvmm_result result;
 };
 
@@ -55,6 +59,45 @@ static int no_memory(struct bvmm_error *error)
 {
     (void)error_set(error, BVMM_ERROR_MEMORY, -ENOMEM, "out of memory");
     return -ENOMEM;
+}
+
+/* ---- The limit of file sizes ----------------------------------------------------------------- */
+
+/*
+ * A file that would grow beyond it fails with EFBIG, which is told; but the kernel sends SIGXFSZ too,
+ * to the thread that writes, and that would kill the program. Between begin and end it does not get
+ * there. The bvmm command ignores it instead: its launcher's filter has no call for this.
+ */
+struct file_limit {
+    sigset_t blocked; /* before */
+    bool skipped;
+};
+
+static void make_set(sigset_t *set)
+{
+    (void)sigemptyset(set);
+    (void)sigaddset(set, SIGXFSZ);
+}
+
+static void file_limit_begin(struct file_limit *limit, bool guarded)
+{
+    sigset_t set;
+
+    make_set(&set);
+    limit->skipped = guarded || pthread_sigmask(SIG_BLOCK, &set, &limit->blocked) != 0;
+}
+
+static void file_limit_end(const struct file_limit *limit)
+{
+    static const struct timespec none = {.tv_sec = 0};
+    sigset_t set;
+
+    make_set(&set);
+    /* Who had it blocked already may be waiting for one. */
+    if (!limit->skipped && !sigismember(&limit->blocked, SIGXFSZ)) {
+        (void)sigtimedwait(&set, NULL, &none);
+        (void)pthread_sigmask(SIG_SETMASK, &limit->blocked, NULL);
+    }
 }
 
 /* ---- Running --------------------------------------------------------------------------------- */
@@ -78,6 +121,7 @@ int bvmm_vm_new(const struct bvmm_config *config, struct bvmm_vm **ret_vm, struc
     struct bvmm_vm *vm = calloc(1, sizeof(*vm));
     const uint64_t start_ns = clock_monotonic_ns();
     struct record_limits limits;
+    struct file_limit limit;
     int code = 0;
 
     if (vm == NULL) {
@@ -94,7 +138,9 @@ int bvmm_vm_new(const struct bvmm_config *config, struct bvmm_vm **ret_vm, struc
     }
     if (code == 0) {
         job_record_limits(&vm->job, &limits);
+        file_limit_begin(&limit, false);
         code = record_create(&limits, &vm->record, error);
+        file_limit_end(&limit);
     }
     if (code < 0) {
         bvmm_vm_free(vm);
@@ -180,12 +226,17 @@ static int report_from(struct bvmm_vm *vm, struct bvmm_report **ret_report,
                        struct bvmm_error *error)
 {
     struct bvmm_report *report = calloc(1, sizeof(*report));
+    struct file_limit limit;
     int code = 0;
 
     if (report == NULL) {
         return no_memory(error);
     }
-    code = report_render(&vm->job, vm->record, &report->root, error);
+    report->guarded = vm->guard != NULL;
+    file_limit_begin(&limit, report->guarded);
+    code =
+        report_render(&vm->job, vm->record, &report->root, error); /* large outputs become files */
+    file_limit_end(&limit);
     if (code < 0) {
         free(report);
         return code;
@@ -344,8 +395,12 @@ int bvmm_report_write(const struct bvmm_report *report, enum bvmm_place *ret_pla
         [REPORT_STDOUT_INSTEAD] = BVMM_PLACE_STDOUT_INSTEAD,
     };
     enum report_place place = REPORT_NOWHERE;
-    const int code = report_put(report->root, report->path, report->dir_fd, &place, error);
+    struct file_limit limit;
+    int code = 0;
 
+    file_limit_begin(&limit, report->guarded);
+    code = report_put(report->root, report->path, report->dir_fd, &place, error);
+    file_limit_end(&limit);
     if (ret_place != NULL) {
         *ret_place = places[place];
     }
@@ -401,13 +456,16 @@ void bvmm_kernel_release(const uint8_t *kernel, size_t bytes)
 int bvmm_write_kernel_to_file(const char *path, struct bvmm_error *error)
 {
     const uint8_t *kernel = NULL;
+    struct file_limit limit;
     size_t bytes = 0;
     int code = bvmm_kernel_bytes(&kernel, &bytes, error);
 
     if (code < 0) {
         return code;
     }
+    file_limit_begin(&limit, false);
     code = fileio_replace(path, kernel, bytes);
+    file_limit_end(&limit);
     bvmm_kernel_release(kernel, bytes);
     return code < 0
                ? error_set(error, BVMM_ERROR_IO, code, "cannot write the kernel to '%.600s': %s",

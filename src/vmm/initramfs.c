@@ -136,7 +136,7 @@ static int add_stdin(struct archive *archive, int fd, struct bvmm_error *err)
     int r = read_into(&content, fd, -1, "job's standard input (stdin_path)", err);
 
     if (r == 0 && content.count > CPIO_FILE_MAX_BYTES) {
-        r = error_set(err, BVMM_ERROR_JOB, -EFBIG,
+        r = error_set(err, BVMM_ERROR_JOB, -E2BIG,
                       "stdin_path is %zu bytes; expected less than 4 GiB: put it into a drive",
                       content.count);
     }

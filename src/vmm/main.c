@@ -54,6 +54,8 @@ int main(int argc, char **argv)
     fill_standard_streams();
     /* A reader of the report that goes away is an error to be told, not a silent death. */
     signal(SIGPIPE, SIG_IGN);
+    /* So is a file that grows beyond its limit (ulimit -f). */
+    signal(SIGXFSZ, SIG_IGN);
     /* Whoever started us may ignore it, which is inherited: then nobody learns how a child ended. */
     signal(SIGCHLD, SIG_DFL);
     if (cli_parse(argc, argv, &options, &err) < 0) {

@@ -99,10 +99,15 @@ static void close_if_open(int *fd)
 static int set_attributes(posix_spawnattr_t *attributes)
 {
     sigset_t none;
+    sigset_t ours; /* which the bvmm command ignores */
 
     (void)sigemptyset(&none);
+    (void)sigemptyset(&ours);
+    (void)sigaddset(&ours, SIGPIPE);
+    (void)sigaddset(&ours, SIGXFSZ);
     if (posix_spawnattr_setsigmask(attributes, &none) != 0 ||
-        posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK) != 0) {
+        posix_spawnattr_setsigdefault(attributes, &ours) != 0 ||
+        posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF) != 0) {
         return -EINVAL;
     }
     return 0;

@@ -132,6 +132,8 @@ void vm_process_main(void *context, int alive_fd)
     record->time_ns[TIME_VM_PROCESS_START] = clock_monotonic_ns();
     spawn_follow(alive_fd);
     forget_handlers();
+    (void)signal(SIGXFSZ,
+                 SIG_IGN); /* an embedded kernel goes into a file of memory, which has its limit */
     (void)prctl(PR_SET_NAME, "supervisor");
     (void)setsid(); /* the terminal's Ctrl-C is for the launcher, which passes it on */
     code = close_stray_descriptors(process->job, alive_fd, record);

@@ -19,7 +19,7 @@ import time
 import support
 
 CLOSED = [fds for count in (1, 2, 3) for fds in itertools.combinations((0, 1, 2), count)]
-REPORT_FAILED = 6
+VM_FAILED, REPORT_FAILED = 4, 6
 
 
 def same(found, expected, what):
@@ -59,6 +59,41 @@ def report_to_a_closed_stream(place):
     code, _, errors = place.run("reset", preexec_fn=closing([1]), report_path="-")
     same(code, REPORT_FAILED, f"exit status ({errors!r})")
     assert "report" in errors, errors
+
+
+def limit_files(limit, pid=0):
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def no_room_for_the_record(place, program):
+    """The limit of file sizes is below what a run needs: an error that says so, and no death by SIGXFSZ."""
+    code, _, errors = place.run("reset", preexec_fn=lambda: limit_files(1 << 16))
+    same(code, VM_FAILED, f"exit status ({errors!r})")
+    assert "ulimit -f" in errors, errors
+    code = subprocess.run([program, "job.json"], cwd=place.path, timeout=60, check=False,
+                          preexec_fn=lambda: limit_files(1 << 16)).returncode
+    same(code, 1, "exit status of the program")
+
+
+def limit_files_of_running(place, process):
+    place.supervisor_of(process)
+    time.sleep(1)  # the launcher makes its filters meanwhile, which go through a file of memory
+    limit_files(1024, process.pid)
+
+
+def no_room_for_the_report(place, program):
+    with place.start("spin", timeout_secs=3) as process:
+        limit_files_of_running(place, process)
+        text, errors = process.communicate(timeout=60)
+        same(process.returncode, REPORT_FAILED, f"exit status ({errors!r})")
+    assert "ulimit -f" in errors, errors
+    same((json.loads(text)["status"], place.temporary_files()), ("timeout", []), "report on standard output, temporary files")
+    with subprocess.Popen([program, "job.json"], cwd=place.path, stdout=subprocess.PIPE, text=True) as process:
+        place.started.add(process.pid)
+        limit_files_of_running(place, process)
+        text, _ = process.communicate(timeout=60)
+        same(process.returncode, 1, "exit status of the program")
+    same((json.loads(text)["status"], place.temporary_files()), ("timeout", []), "the program's report, temporary files")
 
 
 def with_image(place, tool, **more):
@@ -124,6 +159,8 @@ def main():
     validate = support.validator(place.bvmm)
     cases += [("an image is converted", an_image_is_converted, (validate,)),
               ("an image that cannot be converted", an_image_that_cannot_be_converted, ())]
+    cases += [("no room for the record", no_room_for_the_record, (program,)),
+              ("no room for the report", no_room_for_the_report, (program,))]
     cases += [("few open files", few_open_files, ())]
     cases += [(f"{number.name} while an image is converted", cancelled_while_converting,
                (validate, "exec sleep 100", number, False, 1.5)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
