@@ -233,11 +233,25 @@ static json_t *truncated(const struct record_stream *s, bool cut)
     return unknown ? json_null() : json_boolean(cut);
 }
 
+/*
+ * What did not fit into the limit: it arrived and was dropped, or bvmm's init, which knows the limit too,
+ * did not send it. Only of a stream that has ended: of another one, what is missing may be on its way.
+ */
+static uint64_t over_limit_bytes(const struct record_stream *s)
+{
+    const bool left_out = s->state == STREAM_COMPLETE && s->has_announced_bytes &&
+                          s->announced_bytes > s->capacity_bytes;
+
+    return left_out && s->announced_bytes - s->length_bytes > s->dropped_bytes
+               ? s->announced_bytes - s->length_bytes
+               : s->dropped_bytes;
+}
+
 static void set_transfer(struct report_builder *b, json_t *object, const struct record_stream *s,
                          bool cut)
 {
     report_set(b, object, "truncated", truncated(s, cut));
-    report_set(b, object, "dropped_bytes", report_u64(s->dropped_bytes));
+    report_set(b, object, "dropped_bytes", report_u64(over_limit_bytes(s)));
     report_set(b, object, "state", state_name(s->state));
     report_set(b, object, "via", via_name(s->via));
 }

@@ -198,10 +198,11 @@ def limited_output(_):
     out = yield run
     out.ended("completed", 0)
     stream = out.report["stdout"]
-    same((stream["size_bytes"], stream["announced_bytes"], stream["truncated"]), (5000, 30000, True), "stdout")
+    same((stream["size_bytes"], stream["announced_bytes"], stream["truncated"], stream["dropped_bytes"], stream["digest_ok"]),
+         (5000, 30000, True, 25000, True), "stdout")
     expect(out.stream("stdout") == token_stream(run, 5000), "not the first bytes of the output")
     stream = out.report["stderr"]
-    same((stream["size_bytes"], stream["announced_bytes"], stream["truncated"]), (0, 6, True), "stderr")
+    same((stream["size_bytes"], stream["announced_bytes"], stream["truncated"], stream["dropped_bytes"]), (0, 6, True, 6), "stderr")
 
 
 @scenario("large outputs as files beside the report; bytes that are no text")

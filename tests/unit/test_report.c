@@ -350,6 +350,45 @@ static void stream_over_its_limit(void **state)
     fixture_fini(&f);
 }
 
+/* Bvmm's init knows the limit, and sends no more; what it left out is counted all the same. */
+static void stream_that_init_cut_at_the_limit(void **state)
+{
+    struct record_stream *stdout_stream = NULL;
+    struct fixture f;
+    json_t *report;
+
+    (void)state;
+    fixture_init(&f, COMMAND ", \"limits\": {\"stdout_bytes\": 3, \"stderr_bytes\": 3}}");
+    fixture_completed(&f);
+    stdout_stream = &f.record->streams[STREAM_STDOUT];
+    fixture_stream(&f, STREAM_STDOUT, "abc", 3);
+    stdout_stream->announced_bytes = 3 + 5 * MIB;
+    fixture_stream(&f, STREAM_STDERR, "abc", 3); /* all that there was */
+    report = render(&f);
+    want_integer(report, "stdout.dropped_bytes", 5 * MIB);
+    want_integer(report, "stdout.announced_bytes", 3 + 5 * MIB);
+    want_boolean(report, "stdout.truncated", true);
+    want_boolean(report, "stdout.digest_ok", true);
+    want_integer(report, "stderr.dropped_bytes", 0);
+    want_boolean(report, "stderr.truncated", false);
+    json_decref(report);
+    /* An image's own init sends more than it says that it has. */
+    stdout_stream->announced_bytes = 4;
+    stdout_stream->dropped_bytes = 10;
+    report = render(&f);
+    want_integer(report, "stdout.dropped_bytes", 10);
+    json_decref(report);
+    /* It did not end: nobody knows what was still to come. */
+    stdout_stream->announced_bytes = 3 + 5 * MIB;
+    stdout_stream->dropped_bytes = 0;
+    stdout_stream->state = STREAM_OPEN;
+    report = render(&f);
+    want_integer(report, "stdout.dropped_bytes", 0);
+    want_boolean(report, "stdout.truncated", true);
+    json_decref(report);
+    fixture_fini(&f);
+}
+
 static void streams_that_are_not_whole(void **state)
 {
     struct fixture f;
@@ -905,6 +944,7 @@ int main(void)
         cmocka_unit_test(whole_streams),
         cmocka_unit_test(text_with_nul_is_binary),
         cmocka_unit_test(stream_over_its_limit),
+        cmocka_unit_test(stream_that_init_cut_at_the_limit),
         cmocka_unit_test(streams_that_are_not_whole),
         cmocka_unit_test(console_with_a_gap),
         cmocka_unit_test(output_files_with_a_manifest),
