@@ -71,7 +71,6 @@ void kvm_vcpu_close(struct kvm_vcpu_handle *vcpu);
  */
 int kvm_run(const struct kvm_vcpu_handle *vcpu) must_check;
 
-/* "KVM_EXIT_INTERNAL_ERROR", ...; "KVM_EXIT_?" for one that this build does not know. */
 /*
  * kvm_failed - a call of KVM's failed: what it was, the system's word for it, and what can be done.
  * @invalid: what EINVAL, or another error that is this call's own, tells here; NULL: nothing.
@@ -80,6 +79,7 @@ int kvm_run(const struct kvm_vcpu_handle *vcpu) must_check;
 int kvm_failed(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const char *invalid,
                const char *fmt, ...) printf_like(5, 6);
 
+/* "KVM_EXIT_INTERNAL_ERROR", ...; "KVM_EXIT_?" for one that this build does not know. */
 const char *kvm_exit_name(uint32_t exit_reason);
 
 /*

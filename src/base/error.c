@@ -4,11 +4,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-
-#if defined(__linux__)
-#include <errno.h>
 #include <string.h>
-#endif
 
 static const char *const kind_names[] = {
 #define X(id, name) [BVMM_ERROR_##id] = (name),
@@ -23,31 +19,16 @@ const char *bvmm_error_kind_name(enum bvmm_error_kind kind)
     return (unsigned)kind < BVMM_ERROR_COUNT ? kind_names[kind] : "Unknown";
 }
 
-#if defined(__linux__)
 /* What can be done about it is the same wherever it happened. */
 static void add_hint(struct bvmm_error *err, int code)
 {
     const size_t used = strlen(err->message);
-    const char *hint = NULL;
+    const char *hint = error_hint(code);
 
-    if (code == -EMFILE) {
-        hint = "; raise this process's limit of open files (ulimit -n)";
-    } else if (code == -ENFILE) {
-        hint = "; raise the host's limit of open files (sysctl fs.file-max)";
-    } else if (code == -EFBIG) {
-        hint = "; raise this process's limit of file sizes (ulimit -f)";
-    }
     if (hint != NULL) {
-        (void)snprintf(err->message + used, sizeof(err->message) - used, "%s", hint);
+        (void)snprintf(err->message + used, sizeof(err->message) - used, "; %s", hint);
     }
 }
-#else
-static void add_hint(struct bvmm_error *err, int code)
-{
-    (void)err; /* nothing is opened there */
-    (void)code;
-}
-#endif
 
 int error_set(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const char *fmt, ...)
 {

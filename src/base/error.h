@@ -27,4 +27,7 @@ int error_set(struct bvmm_error *err, enum bvmm_error_kind kind, int code, const
 const char *error_text(int code);
 const char *signal_text(int number);
 
+/* What error_set() adds, which a person can do about it wherever it happened. NULL: nothing. */
+const char *error_hint(int code);
+
 #endif

@@ -20,6 +20,12 @@
 #define PLATFORM "a platform without KVM"
 #endif
 
+const char *error_hint(int code)
+{
+    (void)code;
+    return NULL; /* nothing is ever opened here */
+}
+
 static int unsupported(struct bvmm_error *error)
 {
     return error_set(

@@ -11,4 +11,5 @@ extern FILE *__stderrp;
 int printf(const char *format, ...);
 int fprintf(FILE *file, const char *format, ...);
 int fflush(FILE *file);
+int snprintf(char *text, size_t bytes, const char *format, ...);
 int vsnprintf(char *text, size_t bytes, const char *format, va_list args);
