@@ -283,6 +283,12 @@ def threads_of(pid):
     return found
 
 
+def await_stopped(pid):
+    """A signal is taken soon, not at once."""
+    while any(state not in "Tt" for _, state, _ in threads_of(pid)):
+        time.sleep(0.002)
+
+
 def children(pid):
     try:
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:

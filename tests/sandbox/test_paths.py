@@ -185,6 +185,8 @@ def closes_what_it_inherited(place):
     try:
         with place.start("spin", timeout_secs=2, rootfs_path=f"/dev/fd/{image}", pass_fds=(victim, image)) as process:
             place.supervisor_of(process)  # waits for it
+            process.send_signal(signal.SIGSTOP)  # so that nothing is opened or closed meanwhile
+            support.await_stopped(process.pid)
             found = []
             for number in os.listdir(f"/proc/{process.pid}/fd"):
                 with open(f"/proc/{process.pid}/fdinfo/{number}", encoding="ascii") as file:
@@ -192,6 +194,7 @@ def closes_what_it_inherited(place):
                 if int(number) > 2 and not flags & os.O_CLOEXEC:
                     found.append((number, os.readlink(f"/proc/{process.pid}/fd/{number}")))
             names = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in os.listdir(f"/proc/{process.pid}/fd")]
+            process.send_signal(signal.SIGCONT)
             _, errors = process.communicate(timeout=support.PATIENCE_S)
     finally:
         os.close(victim)
