@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import pty
 import shutil
 import struct
@@ -372,8 +373,31 @@ class Directory(ImageTest):
         self.assertIn("is a directory", done.stderr.decode())
         done = self.tool(tree, self.path("no/where/out"))
         self.assertIn("no such directory", done.stderr.decode())
+        done = self.tool(tree, tree.replace("/tree", "/new/"))
+        self.assertIn("expected the name of a file", done.stderr.decode())
         done = self.tool("from-oci", tree, self.path("o"))
         self.assertIn("a plain directory, expected an OCI layout", done.stderr.decode())
+
+    def test_an_image_replaces_regular_files_only(self):
+        """As root a rename over /dev/null would succeed: the nodes here are the test's own."""
+        os.mkdir(self.path("tree"))
+        os.symlink("elsewhere", self.path("link"))
+        os.symlink("elsewhere", self.path("beside.json"))
+        os.mkfifo(self.path("pipe"))
+        kinds = [("link", "a symbolic link"), ("pipe", "a pipe")]
+        if os.geteuid() == 0:
+            os.mknod(self.path("null"), 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+            kinds.append(("null", "a character device"))
+        before = sorted(os.listdir(self.dir))
+        for name, kind in kinds:
+            done = self.tool(self.path("tree"), self.path(name))
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(f"{self.path(name)}: is {kind}", done.stderr.decode())
+            self.assertFalse(stat.S_ISREG(os.lstat(self.path(name)).st_mode))
+        done = self.tool(self.path("tree"), self.path("beside"))
+        self.assertIn("beside.json: is a symbolic link", done.stderr.decode())
+        self.assertTrue(os.path.islink(self.path("beside.json")))
+        self.assertEqual(sorted(os.listdir(self.dir)), before)
 
     def test_unreadable_file_is_an_error_and_not_an_empty_file(self):
         if os.geteuid() != 0:

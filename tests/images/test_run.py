@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 import signal
+import socket
+import stat
 import subprocess
 import time
 import unittest
 
-from support import BVMM_RUN, HERE, PATIENCE_S, TOP, Entry, ImageTest, data_of, directory, load, run
+from support import (BVMM_RUN, HERE, NOBODY, PATIENCE_S, TOP, Entry, ImageTest, data_of, directory,
+                     load, run)
 
 ALL_BYTES = bytes(range(256)) * 3
 CONFIG = ("--config.entrypoint", "/bin/entry", "--config.cmd", "default", "--config.cmd", "args",
@@ -321,15 +324,190 @@ class Results(RunTest):
         self.assertIn("incomplete: 4 bytes of 8", done.stderr.decode())
         self.assertFalse(os.path.exists(self.path("a")))
 
+    def test_large_outputs_stay_with_the_report(self):
+        report = self.path("r.json")
+        large = ("--set", 'large_outputs={"over_bytes": 0}')
+        done = self.run_it("--report", report, *large, self.image, "x",
+                           stub={"stdout": b64(b"large")})
+        self.assertEqual(done.stdout, b"large")
+        self.assertEqual(load(report)["stdout"]["file"], report + ".d/stdout")
+        self.assertEqual(data_of(report + ".d/stdout"), b"large")
+        done = self.run_it(*large, self.image, "x", stub={"stdout": b64(b"large")})
+        self.assertEqual(done.stdout, b"large")
+        done = self.run_it("--report", "-", *large, self.image, "x", status=125)
+        self.assertIn('expected a "dir"', done.stderr.decode())
+        done = self.run_it("--report", "-", "--set", 'large_outputs={"dir": "here"}', self.image,
+                           "x", stub={"stdout": b64(b"large")}, cwd=self.dir)
+        self.assertEqual(json.loads(done.stdout)["stdout"]["file"], self.path("here/stdout"))
+
     def test_a_reader_that_goes_away(self):
         env = dict(self.env, STUB=json.dumps({"stdout": b64(b"x" * 50000)}))
-        process = subprocess.Popen([BVMM_RUN, self.image, "x"], env=env, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE)
+        process = subprocess.Popen([BVMM_RUN, "--report", self.path("r.json"), self.image, "x"],
+                                   env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         process.stdout.close()
         said = process.stderr.read()
         process.stderr.close()
         self.assertEqual(process.wait(), 128 + signal.SIGPIPE)
         self.assertNotIn(b"Traceback", said)
+        self.assertEqual(load(self.path("r.json"))["status"], "completed")
+
+
+class Places(RunTest):
+    """Where --report and --output go: nothing is replaced that is no regular file, what cannot be
+    written is refused before the run, and nothing that the run brought is thrown away."""
+
+    def device(self, name, minor):
+        """A node of our own: the machine's are not for tests to put at risk."""
+        path = self.path(name)
+        try:
+            os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+            open(path, "wb").close()
+        except OSError as error:
+            self.skipTest(f"no device can be made here: {error.strerror}")
+        return path
+
+    def files(self):
+        return {"output_files": [Results.file(self, "/out/a", b"of the guest")]}
+
+    def test_devices_are_written_into(self):
+        null, full = self.device("null", 3), self.device("full", 7)
+        os.symlink(null, self.path("link"))
+        for path in (null, self.path("link")):
+            done = self.run_it("--report", path, "-o", f"/out/a:{path}", self.image, "x",
+                               stub={"stdout": b64(b"said"), "report": self.files()})
+            self.assertEqual((done.stdout, done.stderr), (b"said", b""))
+        for path in (null, full):
+            self.assertTrue(stat.S_ISCHR(os.lstat(path).st_mode))
+        self.assertTrue(os.path.islink(self.path("link")))
+
+    def test_a_full_device_loses_nothing(self):
+        full = self.device("full", 7)
+        done = self.tool("--report", full, "-o", f"/out/a:{full}", self.image, "x",
+                         program=BVMM_RUN, env=dict(self.env, STUB=json.dumps(
+                             {"stdout": b64(b"said"), "report": self.files()})))
+        self.assertTrue(stat.S_ISCHR(os.lstat(full).st_mode))
+        self.assert_kept(done, f"{full}: No space left on device", "full", "full.1")
+
+    def assert_kept(self, done, why, file, report_file):
+        """The results are in a directory that the messages name."""
+        said = done.stderr.decode()
+        self.assertEqual((done.returncode, done.stdout), (125, b"said"), said)
+        self.assertIn("exit code was 0, but", said)
+        self.assertEqual(said.count(why), 2, said)
+        (kept,) = (os.path.join(self.work, name) for name in os.listdir(self.work))
+        self.assertEqual(sorted(os.listdir(kept)), sorted([file, report_file]))
+        self.assertEqual(data_of(os.path.join(kept, file)), b"of the guest")
+        self.assertEqual(load(os.path.join(kept, report_file))["status"], "completed")
+        for name in (file, report_file):
+            self.assertIn(f"kept as {os.path.join(kept, name)}\n", said)
+
+    def test_a_directory_that_goes_during_the_run(self):
+        gone = self.path("gone")
+        os.mkdir(gone)
+        done = self.tool("--report", gone + "/r.json", "-o", f"/out/a:{gone}/a", self.image, "x",
+                         program=BVMM_RUN, env=dict(self.env, STUB=json.dumps(
+                             {"stdout": b64(b"said"), "report": self.files(), "remove": gone})))
+        self.assertIn(f"{gone}/r.json: No such file", done.stderr.decode())
+        self.assertIn(f"{gone}/a: No such file", done.stderr.decode())
+        self.assert_kept(done, "No such file", "a", "r.json")
+
+    def test_no_place_at_all(self):
+        """Not even a temporary directory takes it: the report is on standard error."""
+        done = self.tool("--report", self.path("gone/r.json"), self.image, "x", program=BVMM_RUN,
+                         env=dict(self.env, STUB=json.dumps({"stdout": b64(b"said")})))
+        self.assertEqual(done.returncode, 125)  # there is no such directory to begin with
+        gone = self.path("gone")
+        os.mkdir(gone)
+        temporary = os.path.join(gone, "tmp")
+        os.mkdir(temporary)
+        done = self.tool("--report", gone + "/r.json", self.image, "x", program=BVMM_RUN,
+                         env=dict(self.env, TMPDIR=temporary, STUB=json.dumps(
+                             {"stdout": b64(b"said"), "remove": gone, "spill": True})))
+        self.assertEqual((done.returncode, done.stdout), (125, b"said"), done.stderr)
+        head, _, tail = done.stderr.decode().partition("this is the report:\n")
+        self.assertIn(f"{gone}/r.json: No such file", head)
+        self.assertEqual(json.JSONDecoder().raw_decode(tail)[0]["status"], "completed")
+
+    def test_a_pipe_is_written_into(self):
+        pipe = self.path("pipe")
+        os.mkfifo(pipe)
+        with open(self.path("r.json"), "wb") as out:
+            reader = subprocess.Popen(["cat", pipe], stdout=out, stderr=subprocess.DEVNULL)
+        self.addCleanup(reader.kill)
+        self.run_it("--report", pipe, self.image, "x", timeout=30)
+        self.assertEqual(reader.wait(30), 0)
+        self.assertEqual(load(self.path("r.json"))["status"], "completed")
+        self.assertTrue(stat.S_ISFIFO(os.lstat(pipe).st_mode))
+        done = subprocess.run(
+            ["bash", "-c", '"$0" --report >(cat >"$1") "$2" x; sleep 0.2', BVMM_RUN,
+             self.path("from-shell"), self.image], env=dict(self.env, STUB="{}"), check=True,
+            stderr=subprocess.PIPE)
+        self.assertEqual(load(self.path("from-shell"))["status"], "completed", done.stderr)
+
+    def test_refused_before_the_run(self):
+        os.mkdir(self.path("dir"))
+        for name, target in (("link", "regular"), ("dangling", "nothing"), ("to-dir", "dir")):
+            os.symlink(target, self.path(name))
+        for name in ("regular", "stdin"):
+            with open(self.path(name), "w", encoding="utf-8") as file:
+                file.write(name)
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(self.path("socket"))
+        before = sorted(os.listdir(self.dir))
+        for place, word in (
+                ("link", "is a symbolic link"), ("dangling", "is a symbolic link"),
+                ("to-dir", "is a symbolic link"), ("dir", "is a directory"),
+                ("dir/", "expected the name of a file"), ("socket", "is a socket"),
+                ("no/such/dir/r", "no such directory"), ("regular/r", "no such directory"),
+                ("plain.squashfs", "is IMAGE"), ("stdin", "is --stdin")):
+            for option in (("--report", place), ("-o", "/out/a:" + place)):
+                with self.subTest(option):
+                    done = self.run_it(*option, "-i", "stdin", self.image, "x", status=125,
+                                       cwd=self.dir)
+                    self.assertIn(word, done.stderr.decode())
+        for argv, word in (
+                (("--report", ""), "expected the name of a file"),
+                (("-o", "/out/*:regular"), "is no directory"),
+                (("-o", "/out/*:dangling/x"), "is no directory"),
+                (("-o", "/x/a", "-o", "/y/a"), "goes to the same file"),
+                (("-o", "/x/r", "--report", "../" + os.path.basename(self.dir) + "/r"),
+                 "goes to the same file")):
+            with self.subTest(argv):
+                done = self.run_it(*argv, self.image, "x", status=125, cwd=self.dir)
+                self.assertIn(word, done.stderr.decode())
+        self.assertEqual(sorted(os.listdir(self.dir)), before)
+        self.assertEqual(data_of(self.path("regular")), b"regular")
+        self.assertFalse(os.path.exists(self.log), "bvmm was started")
+
+    def test_what_may_not_be_written(self):
+        os.mkdir(self.path("closed"), 0o555)
+        for path in (self.dir, self.work):
+            os.chmod(path, 0o777)
+        for option in (("--report", "closed/r"), ("-o", "/out/a:closed/a"),
+                       ("-o", "/out/*:closed/new")):
+            done = self.tool(*option, self.image, "x", program=BVMM_RUN, cwd=self.dir,
+                             user=NOBODY if os.geteuid() == 0 else None)
+            self.assertEqual(done.returncode, 125)
+            self.assertIn("may not be written to", done.stderr.decode())
+        self.assertFalse(os.path.exists(self.log), "bvmm was started")
+
+    def test_names_in_a_directory_that_are_no_files(self):
+        """The guest chooses the names: a link that is there already stays as it is."""
+        os.mkdir(self.path("logs"))
+        os.symlink("/nowhere", self.path("logs/evil"))
+        files = [Results.file(self, "/log/evil", b"1"), Results.file(self, "/log/good", b"2")]
+        done = self.tool("-o", "/log/*:logs", self.image, "x", program=BVMM_RUN, cwd=self.dir,
+                         env=dict(self.env, STUB=json.dumps({"report": {"output_files": files}})))
+        self.assertEqual(done.returncode, 125)
+        self.assertIn("logs/evil: is a symbolic link", done.stderr.decode())
+        self.assertTrue(os.path.islink(self.path("logs/evil")))
+        self.assertEqual(data_of(self.path("logs/good")), b"2")
+
+    def test_a_long_name(self):
+        name = "r" * 255
+        self.run_it("--report", name, self.image, "x", cwd=self.dir)
+        self.assertEqual(load(self.path(name))["status"], "completed")
 
 
 class Signals(RunTest):

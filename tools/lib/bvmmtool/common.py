@@ -333,28 +333,121 @@ def fsync_path(path):
         os.close(fd)
 
 
+# ---- files that the user names for output -------------------------------------------------------
+
+KINDS_OF_FILES = ((stat.S_ISREG, "a regular file"), (stat.S_ISDIR, "a directory"),
+                  (stat.S_ISLNK, "a symbolic link"), (stat.S_ISCHR, "a character device"),
+                  (stat.S_ISBLK, "a block device"), (stat.S_ISFIFO, "a pipe"),
+                  (stat.S_ISSOCK, "a socket"))
+
+
+def kind_of_file(mode):
+    return next((text for is_it, text in KINDS_OF_FILES if is_it(mode)), "a file of unknown kind")
+
+
+def is_stream(path):
+    """A character device or a pipe, also behind a link (/dev/stdout, /dev/fd/63 of a shell): what
+    is put there is written into it."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def check_replaceable(path):
+    """A finished file takes the place of a regular file, or of nothing. A rename over a device, as
+    root, would be a disaster for the whole machine; over a link or a pipe it is not what was
+    meant. bvmm is as strict with its report_path."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise ToolError(f"{path}: is {kind_of_file(mode)}: expected a regular file, which is "
+                        "replaced, or a new name")
+
+
+def check_new_file(path):
+    """Refuse, before any work is done, a path at which no file could be made afterwards."""
+    directory, name = os.path.split(path)
+    directory = directory or "."
+    if name in ("", ".", ".."):
+        raise ToolError(f"{path or repr(path)}: expected the name of a file")
+    if not os.path.isdir(directory):
+        raise ToolError(f"{path}: {directory}: no such directory: make it first")
+    _check_writable(path, directory)
+    check_replaceable(path)
+
+
+def check_output(path):
+    """The same for an output that may be a stream too."""
+    if not is_stream(path):
+        check_new_file(path)
+    elif not os.access(path, os.W_OK, effective_ids=True):
+        raise ToolError(f"{path}: may not be written to")
+
+
+def check_output_directory(path):
+    """The same for a directory that is made if it is not there."""
+    place = os.path.abspath(path)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise ToolError(f"{path}: {place} is no directory")
+    _check_writable(path, place)
+
+
+def _check_writable(path, directory):
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise ToolError(f"{path}: no file can be made in {directory}: it may not be written to")
+
+
+def write_output(path, data):
+    """Put bytes where check_output() found that they can go. An OSError names the path."""
+    if not is_stream(path):
+        write_file_atomically(path, data)
+        return
+    with open(os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC), "wb", buffering=0) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISCHR(mode) and not stat.S_ISFIFO(mode):
+            raise ToolError(f"{path}: was a stream and is now {kind_of_file(mode)}")
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[file.write(view):]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+
+
 def rename_into_place(source, target):
     """Publish a finished file: whole and on disk, or not there at all."""
+    check_replaceable(target)
     fsync_path(source)
     os.rename(source, target)
     fsync_path(os.path.dirname(os.path.abspath(target)))
 
 
 def write_file_atomically(path, data, mode=0o666):
-    """Write bytes so that a reader sees all of them or the previous file."""
+    """Write bytes so that a reader sees all of them or the previous file. An OSError names the path
+    that the caller knows."""
+    check_replaceable(path)
     directory = os.path.dirname(os.path.abspath(path))
-    fd, temporary = tempfile.mkstemp(prefix="." + os.path.basename(path) + ".", dir=directory)
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode & ~user_umask)
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    fsync_path(directory)
+        fd, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)[:50]}.", dir=directory)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), mode & ~user_umask)
+                os.fsync(file.fileno())
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        fsync_path(directory)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def json_bytes(value):
