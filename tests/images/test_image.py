@@ -5,9 +5,9 @@ import fcntl
 import hashlib
 import json
 import os
-import stat
 import pty
 import shutil
+import stat
 import struct
 import subprocess
 import termios
@@ -369,6 +369,11 @@ class Directory(ImageTest):
         self.assertEqual(os.listdir(tree), [])
         self.refused("/", "running system")
         self.refused(self.path("nothing-here"), "no such file")
+        for path, word in ((tree, f"{tree}: is a directory: expected a squashfs image"),
+                           (self.path("nothing-here"), "nothing-here: no such file")):
+            done = self.tool("info", path)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(word, done.stderr.decode())
         done = self.tool(tree, self.path("work"))
         self.assertIn("is a directory", done.stderr.decode())
         done = self.tool(tree, self.path("no/where/out"))

@@ -173,6 +173,29 @@ class Job(RunTest):
                 self.assertIn(word, done.stderr.decode())
         self.assertFalse(os.path.exists(self.log), "bvmm was started")
 
+    def test_a_refused_job_is_told_in_the_users_words(self):
+        """The problems are as bvmm words them; tests/library/run asks bvmm itself."""
+        problems = {
+            "$.vcpus is 99; expected an integer from 1 to 32":
+                "--vcpus is 99; expected an integer from 1 to 32",
+            '$.output_files[0] is "/"; expected a file': '--output is "/"; expected a file',
+            "$.timeout_secs is -1; expected more": "--set timeout_secs is -1; expected more",
+            "$.limits.stdout_bytes is 0; expected more": "--set limits.stdout_bytes is 0; expected "
+                                                         "more",
+            '$.user is "a:"; expected a user': "the image's user is \"a:\"; expected a user",
+            '$.workdir is "a"; expected /': '--workdir is "a"; expected /',
+            '$.kernel_path: cannot open "/k": No such file or directory; expected an existing file; '
+            "relative paths start at the job file's directory":
+                '--kernel: cannot open "/k": No such file or directory; expected an existing file',
+            "of these two only one": "of these two only one"}
+        for options in ((), ("--verbose",)):
+            done = self.run_it(*options, "-c", "99", "-w", "a", "--set", "timeout_secs=-1", "--set",
+                               'limits={"stdout_bytes": 0}', self.image, "x", status=125,
+                               stub={"problems": list(problems)})
+            self.assertEqual(done.stderr.decode().splitlines(),
+                             [f"bvmm-run: {text}" for text in problems.values()])
+        self.assertFalse(os.path.exists(self.log), "bvmm was started")
+
     def test_bvmm_is_found_or_asked_for(self):
         done = self.run_it(self.image, "x", status=125, env={"BVMM": "/no/such/bvmm"})
         self.assertIn("BVMM=/no/such/bvmm", done.stderr.decode())

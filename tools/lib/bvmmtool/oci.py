@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import resource
+import stat
 import subprocess
 import sys
 
@@ -74,8 +75,13 @@ def describe(kind):
 
 
 def detect_file(path):
-    if not os.path.isfile(path):
-        raise ToolError(f"{path}: neither a directory nor a regular file")
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise ToolError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    if not stat.S_ISREG(mode):
+        raise ToolError(f"{path}: is {common.kind_of_file(mode)}: expected a squashfs image, or a "
+                        "source to make one of")
     with open(path, "rb") as file:
         head = file.read(512)
     if head[:4] == SQUASHFS_MAGIC:
