@@ -5,22 +5,33 @@
  *     cc run-command.c $(pkg-config --cflags --libs bvmm) -o run-command
  *     ./run-command image.squashfs COMMAND [ARGUMENT]...
  *
- * Prints the command's output, and exits with its exit code; 125 if there is none.
+ * Prints the command's output, and exits with its exit code; 125 if there is none, or if something of the
+ * output is missing.
  */
 #include <bvmm/bvmm.h>
 #include <stdio.h>
 
+/* Is all of it here? */
+static bool print_stream(const struct bvmm_report *report, enum bvmm_stream stream, FILE *to)
+{
+    const struct bvmm_content *content = bvmm_report_content(report, stream);
+
+    (void)fwrite(content->data, 1, content->bytes, to);
+    return content->truncated == BVMM_NO && content->digest_ok == BVMM_YES;
+}
+
 static int print_report(const struct bvmm_report *report)
 {
     const struct bvmm_result *result = bvmm_report_result(report);
-    size_t bytes = 0;
-    const uint8_t *text = bvmm_report_stream(report, BVMM_STDOUT, &bytes);
+    bool is_whole = print_stream(report, BVMM_STDOUT, stdout);
 
-    (void)fwrite(text, 1, bytes, stdout);
-    text = bvmm_report_stream(report, BVMM_STDERR, &bytes);
-    (void)fwrite(text, 1, bytes, stderr);
+    is_whole = print_stream(report, BVMM_STDERR, stderr) && is_whole;
     if (result->error_kind != BVMM_ERROR_NONE) {
         (void)fprintf(stderr, "run-command: %s: %s\n", result->status, result->error_message);
+    }
+    if (result->has_exit_code && !is_whole) {
+        (void)fprintf(stderr, "run-command: some of the output is missing\n");
+        return 125;
     }
     return result->has_exit_code ? result->exit_code : 125;
 }

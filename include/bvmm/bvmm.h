@@ -201,9 +201,18 @@ BVMM_API int bvmm_run(const struct bvmm_config *config, struct bvmm_report **ret
 
 /* ---- Report ---------------------------------------------------------------------------------- */
 
+/*
+ * What a report says, as structs and as JSON: both are made in one go. A value that is not known is
+ * marked as such and never a 0: where the JSON has null, has_... or known is false, or the answer is
+ * BVMM_UNKNOWN. All pointers belong to the report and are valid until bvmm_report_free(). The
+ * structs come from the library only, by pointer: later versions add fields at their ends.
+ */
+
 enum bvmm_stream { BVMM_STDOUT, BVMM_STDERR };
 
-/* The most important parts of a report. Pointers are valid until bvmm_report_free(). */
+enum bvmm_answer { BVMM_UNKNOWN, BVMM_NO, BVMM_YES };
+
+/* How the run ended. */
 struct bvmm_result {
     const char *status;              /* "completed", "timeout", ...: as in the report's schema */
     enum bvmm_error_kind error_kind; /* BVMM_ERROR_NONE if nothing went wrong */
@@ -212,10 +221,92 @@ struct bvmm_result {
     bool has_exit_code;              /* the next two are known */
     int exit_code;                   /* as a shell has it: 128 + signal if one killed the command */
     int term_signal;                 /* in the guest; 0: none */
-    uint64_t command_guest_ns; /* how long the command ran, by the guest's clock; 0: not known */
+    bool has_command_guest_ns;
+    uint64_t command_guest_ns; /* how long the command ran, by the guest's clock */
 };
 
 BVMM_API const struct bvmm_result *bvmm_report_result(const struct bvmm_report *report);
+
+enum bvmm_stream_state {
+    BVMM_STREAM_EMPTY,    /* nothing was ever sent */
+    BVMM_STREAM_OPEN,     /* began and did not end */
+    BVMM_STREAM_COMPLETE, /* ended as it should */
+    BVMM_STREAM_BROKEN,   /* the connection was reset, or parts are damaged or missing */
+};
+
+enum bvmm_way { BVMM_WAY_NONE, BVMM_WAY_SERIAL, BVMM_WAY_VSOCK };
+
+/* A stream or an output file of the guest's. Everything in it is a stranger's: path too. */
+struct bvmm_content {
+    const char *path;         /* of an output file, in the guest, with a NUL behind it; else NULL */
+    size_t path_bytes;        /* without that NUL; a path may hold any bytes, and be no UTF-8 */
+    const uint8_t *data;      /* any values, not terminated; never NULL */
+    size_t bytes;             /* of data. A text that was cut within a character ends before it */
+    const char *file;         /* large_outputs put the same bytes there; NULL: nowhere */
+    bool has_announced_bytes; /* the guest said how much there is */
+    uint64_t announced_bytes;
+    enum bvmm_answer digest_ok; /* data is what the guest had, by SHA-256 */
+    enum bvmm_answer truncated; /* something is missing */
+    /* The transport; of an output file: of the one stream in which all of them come. */
+    uint64_t dropped_bytes; /* over the limit */
+    enum bvmm_stream_state state;
+    enum bvmm_way via;
+};
+
+BVMM_API const struct bvmm_content *bvmm_report_content(const struct bvmm_report *report,
+                                                        enum bvmm_stream stream);
+
+/* bvmm_report_output_file - the output files, from index 0; NULL: there are no more. */
+BVMM_API size_t bvmm_report_output_file_count(const struct bvmm_report *report);
+BVMM_API const struct bvmm_content *bvmm_report_output_file(const struct bvmm_report *report,
+                                                            size_t index);
+
+/* A path or pattern of the configuration's "output_files" that brought no file. */
+struct bvmm_missing_file {
+    const char *path;   /* with a NUL behind it */
+    size_t path_bytes;  /* without it */
+    const char *reason; /* for programs: "no_match", ...: as in the report's schema */
+    const char *text;   /* for people */
+};
+
+/* bvmm_report_missing_file - from index 0; NULL: there are no more. */
+BVMM_API size_t bvmm_report_missing_file_count(const struct bvmm_report *report);
+BVMM_API const struct bvmm_missing_file *bvmm_report_missing_file(const struct bvmm_report *report,
+                                                                  size_t index);
+
+/* What the guest printed on its serial console. */
+struct bvmm_console {
+    const char *text;     /* as it was printed: any bytes, with a NUL behind them */
+    size_t bytes;         /* without that NUL; with a line of bvmm's where something was left out */
+    uint64_t total_bytes; /* that the guest printed */
+    uint64_t dropped_bytes; /* of those, left out: over the limit */
+};
+
+BVMM_API const struct bvmm_console *bvmm_report_console(const struct bvmm_report *report);
+
+struct bvmm_duration {
+    bool known; /* false: the run did not come so far, or nobody told */
+    uint64_t ns;
+};
+
+/* How long things took: the "timings" of the report, whose schema explains each. */
+struct bvmm_timings {
+    /* By the host's clock. */
+    struct bvmm_duration launch;
+    struct bvmm_duration setup;
+    struct bvmm_duration boot_to_init;
+    struct bvmm_duration prepare;
+    struct bvmm_duration command_host;
+    struct bvmm_duration drain;
+    struct bvmm_duration stop;
+    struct bvmm_duration teardown;
+    struct bvmm_duration total;
+    /* By the guest's. */
+    struct bvmm_duration guest_boot;
+    struct bvmm_duration command_guest;
+};
+
+BVMM_API const struct bvmm_timings *bvmm_report_timings(const struct bvmm_report *report);
 
 /*
  * bvmm_report_json - the whole report, NUL-terminated.
@@ -224,7 +315,7 @@ BVMM_API const struct bvmm_result *bvmm_report_result(const struct bvmm_report *
  */
 BVMM_API const char *bvmm_report_json(struct bvmm_report *report, size_t *ret_bytes);
 
-/* A stream's bytes as they arrived: any values, not terminated. They belong to the report. */
+/* A stream's bytes as they arrived, in short: see bvmm_report_content(). */
 BVMM_API const uint8_t *bvmm_report_stream(const struct bvmm_report *report,
                                            enum bvmm_stream stream, size_t *ret_bytes);
 

@@ -199,6 +199,53 @@ const struct bvmm_result *bvmm_report_result(const struct bvmm_report *report)
     return NULL;
 }
 
+const struct bvmm_content *bvmm_report_content(const struct bvmm_report *report,
+                                               enum bvmm_stream stream)
+{
+    (void)report;
+    (void)stream;
+    return NULL;
+}
+
+size_t bvmm_report_output_file_count(const struct bvmm_report *report)
+{
+    (void)report;
+    return 0;
+}
+
+const struct bvmm_content *bvmm_report_output_file(const struct bvmm_report *report, size_t index)
+{
+    (void)report;
+    (void)index;
+    return NULL;
+}
+
+size_t bvmm_report_missing_file_count(const struct bvmm_report *report)
+{
+    (void)report;
+    return 0;
+}
+
+const struct bvmm_missing_file *bvmm_report_missing_file(const struct bvmm_report *report,
+                                                         size_t index)
+{
+    (void)report;
+    (void)index;
+    return NULL;
+}
+
+const struct bvmm_console *bvmm_report_console(const struct bvmm_report *report)
+{
+    (void)report;
+    return NULL;
+}
+
+const struct bvmm_timings *bvmm_report_timings(const struct bvmm_report *report)
+{
+    (void)report;
+    return NULL;
+}
+
 const char *bvmm_report_json(struct bvmm_report *report, size_t *ret_bytes)
 {
     (void)report;

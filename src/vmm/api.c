@@ -47,6 +47,7 @@ struct bvmm_report {
     char *path;   /* of the job; NULL: standard output */
     int dir_fd;   /* of path; -1: none */
     bool guarded; /* it is written in the launcher's filter */
+    struct report_view view;
     struct bvmm_result result;
 };
 
@@ -205,11 +206,9 @@ void bvmm_vm_free(struct bvmm_vm *vm)
 }
 
 static void fill_result(const struct job *job, const struct record *record,
-                        struct bvmm_result *result)
+                        const struct bvmm_timings *timings, struct bvmm_result *result)
 {
     const struct run_outcome *outcome = &record->outcome;
-    const uint64_t start_ns = record->guest_time_ns[GUEST_TIME_COMMAND_START];
-    const uint64_t end_ns = record->guest_time_ns[GUEST_TIME_COMMAND_END];
 
     result->status = run_status_name((enum run_status)outcome->status);
     result->error_kind = (enum bvmm_error_kind)outcome->error_kind;
@@ -218,7 +217,8 @@ static void fill_result(const struct job *job, const struct record *record,
     result->has_exit_code = outcome->has_exit_code != 0;
     result->exit_code = outcome->exit_code;
     result->term_signal = outcome->term_signal;
-    result->command_guest_ns = start_ns != 0 && end_ns > start_ns ? end_ns - start_ns : 0;
+    result->has_command_guest_ns = timings->command_guest.known;
+    result->command_guest_ns = timings->command_guest.ns;
 }
 
 /* The record, and where the report is to go, move from the VM to the report. */
@@ -234,8 +234,8 @@ static int report_from(struct bvmm_vm *vm, struct bvmm_report **ret_report,
     }
     report->guarded = vm->guard != NULL;
     file_limit_begin(&limit, report->guarded);
-    code =
-        report_render(&vm->job, vm->record, &report->root, error); /* large outputs become files */
+    /* Large outputs become files. */
+    code = report_render_view(&vm->job, vm->record, &report->root, &report->view, error);
     file_limit_end(&limit);
     if (code < 0) {
         free(report);
@@ -247,7 +247,7 @@ static int report_from(struct bvmm_vm *vm, struct bvmm_report **ret_report,
     vm->record = NULL;
     vm->job.report_path = NULL;
     vm->job.report_dir_fd = -1;
-    fill_result(&vm->job, report->record, &report->result);
+    fill_result(&vm->job, report->record, &report->view.timings, &report->result);
     *ret_report = report;
     return 0;
 }
@@ -360,6 +360,43 @@ const struct record *api_report_record(const struct bvmm_report *report)
     return report->record;
 }
 
+const struct bvmm_content *bvmm_report_content(const struct bvmm_report *report,
+                                               enum bvmm_stream stream)
+{
+    return &report->view.streams[stream == BVMM_STDERR ? BVMM_STDERR : BVMM_STDOUT];
+}
+
+size_t bvmm_report_output_file_count(const struct bvmm_report *report)
+{
+    return report->view.file_count;
+}
+
+const struct bvmm_content *bvmm_report_output_file(const struct bvmm_report *report, size_t index)
+{
+    return index < report->view.file_count ? &report->view.files[index] : NULL;
+}
+
+size_t bvmm_report_missing_file_count(const struct bvmm_report *report)
+{
+    return report->view.missing_count;
+}
+
+const struct bvmm_missing_file *bvmm_report_missing_file(const struct bvmm_report *report,
+                                                         size_t index)
+{
+    return index < report->view.missing_count ? &report->view.missing[index] : NULL;
+}
+
+const struct bvmm_console *bvmm_report_console(const struct bvmm_report *report)
+{
+    return &report->view.console;
+}
+
+const struct bvmm_timings *bvmm_report_timings(const struct bvmm_report *report)
+{
+    return &report->view.timings;
+}
+
 const char *bvmm_report_json(struct bvmm_report *report, size_t *ret_bytes)
 {
     if (report->json == NULL) {
@@ -413,6 +450,7 @@ void bvmm_report_free(struct bvmm_report *report)
         if (report->dir_fd >= 0) {
             (void)close(report->dir_fd);
         }
+        report_view_fini(&report->view);
         record_destroy(report->record);
         json_decref(report->root);
         free(report->path);

@@ -240,11 +240,12 @@ static void set_all(struct report_builder *b, json_t *report)
 }
 
 static int render(const struct job *job, struct record *record, bool brief, json_t **ret_report,
-                  struct bvmm_error *err)
+                  struct report_view *view, struct bvmm_error *err)
 {
     struct report_builder b = {
         .job = job,
         .record = record,
+        .view = view,
         .warnings = json_array(),
         .large_dir_fd = -1,
         .brief = brief,
@@ -271,13 +272,26 @@ static int render(const struct job *job, struct record *record, bool brief, json
 int report_render(const struct job *job, struct record *record, json_t **ret_report,
                   struct bvmm_error *err)
 {
-    return render(job, record, false, ret_report, err);
+    return render(job, record, false, ret_report, NULL, err);
+}
+
+int report_render_view(const struct job *job, struct record *record, json_t **ret_report,
+                       struct report_view *ret_view, struct bvmm_error *err)
+{
+    int r;
+
+    *ret_view = (struct report_view){.file_count = 0};
+    r = render(job, record, false, ret_report, ret_view, err);
+    if (r < 0) {
+        report_view_fini(ret_view);
+    }
+    return r;
 }
 
 int report_render_brief(const struct job *job, struct record *record, json_t **ret_report,
                         struct bvmm_error *err)
 {
-    return render(job, record, true, ret_report, err);
+    return render(job, record, true, ret_report, NULL, err);
 }
 
 /* ---- Writing --------------------------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/record.h"
 #include "vmm/job.h"
+#include "vmm/report_view.h"
 
 #include <jansson.h>
 
@@ -43,6 +44,13 @@ int report_write(const struct job *job, struct record *record, enum report_place
  */
 int report_render(const struct job *job, struct record *record, json_t **ret_report,
                   struct bvmm_error *err) must_check;
+
+/*
+ * The same, and its structs. ret_view: in the caller's hands as report_view_fini() is, which comes
+ * before the record and the report go: it points into both.
+ */
+int report_render_view(const struct job *job, struct record *record, json_t **ret_report,
+                       struct report_view *ret_view, struct bvmm_error *err) must_check;
 
 /* The same in some 100 us whatever the job names: without a look into the job's own kernel. */
 int report_render_brief(const struct job *job, struct record *record, json_t **ret_report,

@@ -10,17 +10,19 @@
 #include "base/base.h"
 #include "base/record.h"
 #include "vmm/job.h"
+#include "vmm/report_view.h"
 
 #include <jansson.h>
 
 struct report_builder {
     const struct job *job;
     struct record *record;
-    json_t *warnings;  /* array of strings: what the reader should know about this report */
-    int large_dir_fd;  /* -1: not opened yet, or everything goes inline */
-    bool large_failed; /* a file could not be written: the rest goes inline */
-    bool brief;        /* leave out what takes long: see report_render_brief() */
-    bool no_memory;    /* once set, the report is not to be used */
+    struct report_view *view; /* to be filled besides; NULL: none */
+    json_t *warnings;         /* array of strings: what the reader should know about this report */
+    int large_dir_fd;         /* -1: not opened yet, or everything goes inline */
+    bool large_failed;        /* a file could not be written: the rest goes inline */
+    bool brief;               /* leave out what takes long: see report_render_brief() */
+    bool no_memory;           /* once set, the report is not to be used */
 };
 
 /* ---- Helpers --------------------------------------------------------------------------------- */

@@ -158,8 +158,17 @@ static bool drop_cut_character(struct content *content)
     return true;
 }
 
-/* Data, sizes, digests. Fills in `cut` of a stream that is shorter than announced. */
-static void set_content(struct report_builder *b, json_t *object, struct content *content)
+static enum bvmm_answer answer(bool yes)
+{
+    return yes ? BVMM_YES : BVMM_NO;
+}
+
+/*
+ * Data, sizes, digests. Fills in `cut` of a stream that is shorter than announced.
+ * @ret_view: the same as a struct; what is left out here is all zero.
+ */
+static void set_content(struct report_builder *b, json_t *object, struct content *content,
+                        struct bvmm_content *ret_view)
 {
     uint8_t digest[SHA256_BYTES];
     bool digest_ok;
@@ -180,6 +189,15 @@ static void set_content(struct report_builder *b, json_t *object, struct content
     report_set(b, object, "announced_sha256",
                content->has_digest ? report_sha256(content->digest) : json_null());
     report_set(b, object, "digest_ok", content->has_digest ? json_boolean(digest_ok) : json_null());
+    *ret_view = (struct bvmm_content){
+        .data = content->bytes,
+        .bytes = content->count,
+        .file = json_string_value(json_object_get(object, "file")),
+        .has_announced_bytes = content->has_announced,
+        .announced_bytes = content->has_announced ? content->announced_bytes : 0,
+        .digest_ok = content->has_digest ? answer(digest_ok) : BVMM_UNKNOWN,
+        .truncated = answer(content->cut),
+    };
 }
 
 /* ---- Streams --------------------------------------------------------------------------------- */
@@ -225,13 +243,13 @@ static struct content stream_content(struct report_builder *b, enum stream_id st
     return content;
 }
 
-/* true, false, or null: nothing came, and nobody said how much there was. */
-static json_t *truncated(const struct record_stream *s, bool cut)
-{
-    bool unknown = s->state == STREAM_EMPTY && !s->has_announced_bytes && !cut;
-
-    return unknown ? json_null() : json_boolean(cut);
-}
+_Static_assert((int)STREAM_EMPTY == BVMM_STREAM_EMPTY && (int)STREAM_OPEN == BVMM_STREAM_OPEN &&
+                   (int)STREAM_COMPLETE == BVMM_STREAM_COMPLETE &&
+                   (int)STREAM_BROKEN == BVMM_STREAM_BROKEN,
+               "bvmm.h has the states in the same order");
+_Static_assert((int)VIA_NONE == BVMM_WAY_NONE && (int)VIA_SERIAL == BVMM_WAY_SERIAL &&
+                   (int)VIA_VSOCK == BVMM_WAY_VSOCK,
+               "bvmm.h has the ways in the same order");
 
 /*
  * What did not fit into the limit: it arrived and was dropped, or bvmm's init, which knows the limit too,
@@ -245,6 +263,25 @@ static uint64_t over_limit_bytes(const struct record_stream *s)
     return left_out && s->announced_bytes - s->length_bytes > s->dropped_bytes
                ? s->announced_bytes - s->length_bytes
                : s->dropped_bytes;
+}
+
+static void show_transfer(const struct record_stream *s, struct bvmm_content *view)
+{
+    view->dropped_bytes = over_limit_bytes(s);
+    view->state = s->state <= STREAM_BROKEN ? (enum bvmm_stream_state)s->state : BVMM_STREAM_BROKEN;
+    view->via = s->via <= VIA_VSOCK ? (enum bvmm_way)s->via : BVMM_WAY_NONE;
+}
+
+/* Nothing came, and nobody said how much there was. */
+static bool nobody_knows(const struct record_stream *s, bool cut)
+{
+    return s->state == STREAM_EMPTY && !s->has_announced_bytes && !cut;
+}
+
+/* true, false, or null. */
+static json_t *truncated(const struct record_stream *s, bool cut)
+{
+    return nobody_knows(s, cut) ? json_null() : json_boolean(cut);
 }
 
 static void set_transfer(struct report_builder *b, json_t *object, const struct record_stream *s,
@@ -261,9 +298,17 @@ json_t *report_stream(struct report_builder *b, enum stream_id stream)
     const struct record_stream *s = &b->record->streams[stream];
     struct content content = stream_content(b, stream);
     json_t *object = json_object();
+    struct bvmm_content view;
 
-    set_content(b, object, &content);
+    set_content(b, object, &content, &view);
     set_transfer(b, object, s, content.cut);
+    if (b->view) {
+        if (nobody_knows(s, content.cut)) {
+            view.truncated = BVMM_UNKNOWN;
+        }
+        show_transfer(s, &view);
+        b->view->streams[stream == STREAM_STDERR ? BVMM_STDERR : BVMM_STDOUT] = view;
+    }
     return object;
 }
 
@@ -293,14 +338,20 @@ struct file_list {
 static void append_file(struct file_list *list, const void *path, size_t path_bytes,
                         struct content content)
 {
+    struct report_view *view = list->b->view;
     json_t *object = json_object();
+    struct bvmm_content shown;
     char name[32];
 
     /* The guest's path is no name for a file of the host's. */
     snprintf(name, sizeof(name), "output-%03u", list->next_number++);
     content.file_name = name;
     report_set(list->b, object, "path", path ? report_text_n(path, path_bytes) : json_null());
-    set_content(list->b, object, &content);
+    set_content(list->b, object, &content, &shown);
+    show_transfer(&list->b->record->streams[STREAM_OUTPUT], &shown);
+    if (view && report_view_add_file(view, &shown, path, path_bytes) < 0) {
+        list->b->no_memory = true;
+    }
     report_set(list->b, object, "truncated", json_boolean(content.cut));
     if (json_array_append_new(list->files, object) < 0) {
         list->b->no_memory = true;
@@ -377,15 +428,24 @@ static json_t *list_missing(struct report_builder *b, const struct manifest *man
 
     for (size_t i = 0; i < manifest->count; i++) {
         const struct manifest_entry *entry = &manifest->entries[i];
+        struct bvmm_missing_file shown;
         json_t *object;
 
         if (entry->name != MANIFEST_MISSING) {
             continue;
         }
+        shown = (struct bvmm_missing_file){
+            .reason = manifest_reason_word(entry->reason),
+            .text = manifest_reason_text(entry->reason),
+        };
+        if (b->view &&
+            report_view_add_missing(b->view, &shown, entry->path, entry->path_bytes) < 0) {
+            b->no_memory = true;
+        }
         object = json_object();
         report_set(b, object, "path", report_text_n(entry->path, entry->path_bytes));
-        report_set(b, object, "reason", json_string(manifest_reason_word(entry->reason)));
-        report_set(b, object, "text", json_string(manifest_reason_text(entry->reason)));
+        report_set(b, object, "reason", json_string(shown.reason));
+        report_set(b, object, "text", json_string(shown.text));
         if (json_array_append_new(missing, object) < 0) {
             b->no_memory = true;
         }
@@ -452,7 +512,7 @@ static int console_text(struct record *record, char **ret_text, size_t *ret_byte
         return 0;
     }
     /* A log may hold any bytes, so the three parts cannot be one format: %s would stop at a NUL. */
-    *ret_text = malloc(bytes + 128);
+    *ret_text = malloc(bytes + 128); /* the line is shorter; a NUL at the end */
     if (!*ret_text) {
         free(log);
         return -ENOMEM;
@@ -462,6 +522,7 @@ static int console_text(struct record *record, char **ret_text, size_t *ret_byte
                       *ret_dropped_bytes);
     memcpy(*ret_text + gap + length, log + gap, bytes - gap);
     *ret_bytes = bytes + (size_t)length;
+    (*ret_text)[*ret_bytes] = '\0';
     free(log);
     return 0;
 }
@@ -498,6 +559,15 @@ json_t *report_console(struct report_builder *b)
     report_set(b, object, "total_bytes", report_u64(b->record->console.total_bytes));
     report_set(b, object, "dropped_bytes", report_u64(dropped_bytes));
     report_set(b, object, "replaced_bytes", report_u64(mended));
-    free(text);
+    if (b->view) {
+        b->view->console = (struct bvmm_console){
+            .text = text,
+            .bytes = bytes,
+            .total_bytes = b->record->console.total_bytes,
+            .dropped_bytes = dropped_bytes,
+        };
+    } else {
+        free(text);
+    }
     return object;
 }

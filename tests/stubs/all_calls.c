@@ -73,6 +73,13 @@ static void runs(void)
     check(vm == NULL && report == NULL, "an output of a failed call was set");
     bvmm_vm_free(vm);
     check(bvmm_report_result(report) == NULL, "bvmm_report_result");
+    check(bvmm_report_content(report, BVMM_STDOUT) == NULL, "bvmm_report_content");
+    check(bvmm_report_output_file_count(report) == 0, "bvmm_report_output_file_count");
+    check(bvmm_report_output_file(report, 0) == NULL, "bvmm_report_output_file");
+    check(bvmm_report_missing_file_count(report) == 0, "bvmm_report_missing_file_count");
+    check(bvmm_report_missing_file(report, 0) == NULL, "bvmm_report_missing_file");
+    check(bvmm_report_console(report) == NULL, "bvmm_report_console");
+    check(bvmm_report_timings(report) == NULL, "bvmm_report_timings");
     check(bvmm_report_json(report, &bytes) == NULL && bytes == 0, "bvmm_report_json");
     bytes = 1;
     check(bvmm_report_stream(report, BVMM_STDERR, &bytes) == NULL && bytes == 0,

@@ -584,6 +584,30 @@ static void no_bundled_kernel(void **state)
 
 /* ---- Runs ------------------------------------------------------------------------------------ */
 
+/* Nothing came, which is not the same as nothing known, or 0. */
+static void assert_no_results(const struct bvmm_report *report)
+{
+    const struct bvmm_content *content = bvmm_report_content(report, BVMM_STDERR);
+    const struct bvmm_timings *timings = bvmm_report_timings(report);
+
+    assert_ptr_not_equal(content, bvmm_report_content(report, BVMM_STDOUT));
+    assert_non_null(content->data);
+    assert_int_equal(content->bytes, 0);
+    assert_false(content->has_announced_bytes);
+    assert_int_equal(content->truncated, BVMM_UNKNOWN);
+    assert_int_equal(content->digest_ok, BVMM_UNKNOWN);
+    assert_int_equal(content->state, BVMM_STREAM_EMPTY);
+    assert_int_equal(content->via, BVMM_WAY_NONE);
+    assert_int_equal(bvmm_report_output_file_count(report), 0);
+    assert_null(bvmm_report_output_file(report, 0));
+    assert_int_equal(bvmm_report_missing_file_count(report), 0);
+    assert_null(bvmm_report_missing_file(report, 0));
+    assert_string_equal(bvmm_report_console(report)->text, "");
+    assert_true(timings->total.known);
+    assert_true(timings->total.ns > 0);
+    assert_false(timings->command_guest.known);
+}
+
 /* What a run of a kernel that is none, or on a host without hardware, ends with. */
 static void assert_result(const struct bvmm_report *report)
 {
@@ -597,6 +621,8 @@ static void assert_result(const struct bvmm_report *report)
     }
     assert_true(result->error_message[0] != '\0');
     assert_false(result->has_exit_code);
+    assert_false(result->has_command_guest_ns);
+    assert_no_results(report);
 }
 
 static void run_gives_a_report(void **state)

@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <nettle/base64.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/mount.h>
@@ -42,16 +43,6 @@ static int remove_dir(void **state)
     (void)state;
     snprintf(command, sizeof(command), "rm -rf '%s'", dir);
     return system(command); /* NOLINT(cert-env33-c): our own directory's name */
-}
-
-static json_t *render(struct fixture *f)
-{
-    struct bvmm_error err;
-    json_t *report = NULL;
-
-    record_check(f->record, f->layout);
-    assert_int_equal(report_render(&f->job, f->record, &report, &err), 0);
-    return report;
 }
 
 /* The member at a path such as "timings.points.setup_done_ns" or "output_files.0.path". */
@@ -109,6 +100,178 @@ static void want_boolean(const json_t *report, const char *path, bool expected)
     if (!json_is_boolean(value) || json_is_true(value) != expected) {
         fail_msg("%s is not %s", path, expected ? "true" : "false");
     }
+}
+
+/* ---- The same as structs --------------------------------------------------------------------- */
+
+static void want_answer(const json_t *object, const char *path, enum bvmm_answer answer)
+{
+    const json_t *value = at(object, path);
+    const enum bvmm_answer expected = json_is_null(value)   ? BVMM_UNKNOWN
+                                      : json_is_true(value) ? BVMM_YES
+                                                            : BVMM_NO;
+
+    if (answer != expected) {
+        fail_msg("%s is %d in the struct, and %d in the report", path, answer, expected);
+    }
+}
+
+/* The bytes of "data", decoded; the caller frees. NULL: they are in a file. */
+static uint8_t *decode(const json_t *object, size_t *ret_bytes)
+{
+    const json_t *data = at(object, "data");
+    size_t bytes = json_string_length(data);
+    struct base64_decode_ctx base64;
+    uint8_t *copy;
+
+    if (json_is_null(data)) {
+        return NULL;
+    }
+    copy = malloc(bytes + 1);
+    assert_non_null(copy);
+    memcpy(copy, json_string_value(data), bytes);
+    if (strcmp(json_string_value(at(object, "encoding")), "base64") == 0) {
+        const size_t text_bytes = bytes;
+
+        base64_decode_init(&base64);
+        assert_true(
+            base64_decode_update(&base64, &bytes, copy, text_bytes, json_string_value(data)));
+        assert_true(base64_decode_final(&base64));
+    }
+    *ret_bytes = bytes;
+    return copy;
+}
+
+static void same_content(const struct bvmm_content *shown, const json_t *object)
+{
+    size_t bytes = 0;
+    uint8_t *data = decode(object, &bytes);
+
+    want_integer(object, "size_bytes", (int64_t)shown->bytes);
+    assert_non_null(shown->data);
+    if (data) {
+        assert_int_equal(bytes, shown->bytes);
+        assert_memory_equal(data, shown->data, bytes);
+        assert_null(shown->file);
+        want_null(object, "file");
+    } else {
+        want_string(object, "file", shown->file);
+    }
+    free(data);
+    assert_int_equal(shown->has_announced_bytes, !json_is_null(at(object, "announced_bytes")));
+    if (shown->has_announced_bytes) {
+        want_integer(object, "announced_bytes", (int64_t)shown->announced_bytes);
+    } else {
+        assert_int_equal(shown->announced_bytes, 0);
+    }
+    want_answer(object, "digest_ok", shown->digest_ok);
+    want_answer(object, "truncated", shown->truncated);
+}
+
+static void same_transfer(const struct bvmm_content *shown, const json_t *object)
+{
+    static const char *const states[] = {"empty", "open", "complete", "broken"};
+    static const char *const ways[] = {NULL, "serial", "vsock"};
+
+    want_integer(object, "dropped_bytes", (int64_t)shown->dropped_bytes);
+    want_string(object, "state", states[shown->state]);
+    if (shown->via == BVMM_WAY_NONE) {
+        want_null(object, "via");
+    } else {
+        want_string(object, "via", ways[shown->via]);
+    }
+}
+
+static void same_path(const char *path, size_t bytes, const json_t *object)
+{
+    if (!path) {
+        want_null(object, "path");
+        return;
+    }
+    assert_int_equal(path[bytes], '\0');
+    if (utf8_text_bytes((const uint8_t *)path, bytes) == bytes) {
+        want_string(object, "path", path);
+    }
+}
+
+static void same_duration(const struct bvmm_duration *shown, const json_t *report, const char *path)
+{
+    if (shown->known) {
+        want_integer(report, path, (int64_t)shown->ns);
+    } else {
+        want_null(report, path);
+        assert_int_equal(shown->ns, 0);
+    }
+}
+
+static void same_timings(const struct bvmm_timings *shown, const json_t *report)
+{
+    same_duration(&shown->launch, report, "timings.launch_ns");
+    same_duration(&shown->setup, report, "timings.setup_ns");
+    same_duration(&shown->boot_to_init, report, "timings.boot_to_init_ns");
+    same_duration(&shown->prepare, report, "timings.prepare_ns");
+    same_duration(&shown->command_host, report, "timings.command_host_ns");
+    same_duration(&shown->drain, report, "timings.drain_ns");
+    same_duration(&shown->stop, report, "timings.stop_ns");
+    same_duration(&shown->teardown, report, "timings.teardown_ns");
+    same_duration(&shown->total, report, "timings.total_ns");
+    same_duration(&shown->guest_boot, report, "timings.guest_boot_ns");
+    same_duration(&shown->command_guest, report, "timings.command_guest_ns");
+}
+
+static void same_console(const struct bvmm_console *shown, const json_t *console)
+{
+    want_integer(console, "total_bytes", (int64_t)shown->total_bytes);
+    want_integer(console, "dropped_bytes", (int64_t)shown->dropped_bytes);
+    assert_int_equal(shown->text[shown->bytes], '\0');
+    if (!json_is_null(at(console, "text")) &&
+        json_integer_value(at(console, "replaced_bytes")) == 0) {
+        assert_int_equal(json_string_length(at(console, "text")), shown->bytes);
+        assert_memory_equal(json_string_value(at(console, "text")), shown->text, shown->bytes);
+    }
+}
+
+/* What the structs of bvmm.h say is what the report says. */
+static void same_as_report(const struct report_view *view, const json_t *report)
+{
+    const json_t *files = at(report, "output_files");
+    const json_t *missing = at(report, "missing_files");
+
+    same_content(&view->streams[BVMM_STDOUT], at(report, "stdout"));
+    same_transfer(&view->streams[BVMM_STDOUT], at(report, "stdout"));
+    same_content(&view->streams[BVMM_STDERR], at(report, "stderr"));
+    same_transfer(&view->streams[BVMM_STDERR], at(report, "stderr"));
+    assert_null(view->streams[BVMM_STDOUT].path);
+    assert_int_equal(json_array_size(files), view->file_count);
+    for (size_t i = 0; i < view->file_count; i++) {
+        same_content(&view->files[i], json_array_get(files, i));
+        same_transfer(&view->files[i], at(report, "output_transfer"));
+        same_path(view->files[i].path, view->files[i].path_bytes, json_array_get(files, i));
+    }
+    assert_int_equal(json_array_size(missing), view->missing_count);
+    for (size_t i = 0; i < view->missing_count; i++) {
+        const json_t *object = json_array_get(missing, i);
+
+        want_string(object, "reason", view->missing[i].reason);
+        want_string(object, "text", view->missing[i].text);
+        same_path(view->missing[i].path, view->missing[i].path_bytes, object);
+    }
+    same_console(&view->console, at(report, "console"));
+    same_timings(&view->timings, report);
+}
+
+/* Every report of these tests is made with its structs, and both are held against each other. */
+static json_t *render(struct fixture *f)
+{
+    struct bvmm_error err;
+    struct report_view view;
+    json_t *report = NULL;
+
+    record_check(f->record, f->layout);
+    assert_int_equal(report_render_view(&f->job, f->record, &report, &view, &err), 0);
+    same_as_report(&view, report);
+    report_view_fini(&view);
+    return report;
 }
 
 /* ---- Outcome and figures --------------------------------------------------------------------- */
@@ -556,6 +719,61 @@ static int entries(const char *path)
     return count;
 }
 
+/* The structs by themselves, and not only as the report has it. */
+static void structs_of_all_that_a_run_brings(void **state)
+{
+    static const uint8_t binary[] = {0, 255, 7};
+    struct report_view view;
+    struct bvmm_error err;
+    struct fixture f;
+    json_t *report = NULL;
+
+    (void)state;
+    fixture_init(&f, COMMAND ", \"output_files\": [\"/o/*\"]}");
+    fixture_completed(&f);
+    fixture_stream(&f, STREAM_STDOUT, "said", 4);
+    record_append(f.record, STREAM_STDERR, binary, sizeof(binary));
+    f.record->streams[STREAM_STDERR].state = STREAM_OPEN;
+    f.record->streams[STREAM_STDERR].via = VIA_VSOCK;
+    fixture_u32(&f, 1);
+    fixture_output_file(&f, "/o/a\xff", binary, sizeof(binary));
+    fixture_announce_file(&f, "/o/a\xff", binary, sizeof(binary));
+    fixture_announce_file(&f, "/o/lost", "12345", 5);
+    fixture_announce_missing(&f, "/none", MANIFEST_REASON_NO_MATCH);
+    f.record->time_ns[TIME_RESULTS_COMPLETE] = 0;
+    record_check(f.record, f.layout);
+    assert_int_equal(report_render_view(&f.job, f.record, &report, &view, &err), 0);
+    same_as_report(&view, report);
+
+    assert_memory_equal(view.streams[BVMM_STDOUT].data, "said", 4);
+    assert_int_equal(view.streams[BVMM_STDOUT].digest_ok, BVMM_YES);
+    assert_int_equal(view.streams[BVMM_STDOUT].truncated, BVMM_NO);
+    assert_int_equal(view.streams[BVMM_STDOUT].state, BVMM_STREAM_COMPLETE);
+    assert_int_equal(view.streams[BVMM_STDOUT].via, BVMM_WAY_SERIAL);
+    assert_int_equal(view.streams[BVMM_STDERR].digest_ok, BVMM_UNKNOWN);
+    assert_int_equal(view.streams[BVMM_STDERR].truncated, BVMM_YES);
+    assert_int_equal(view.streams[BVMM_STDERR].state, BVMM_STREAM_OPEN);
+    assert_false(view.streams[BVMM_STDERR].has_announced_bytes);
+    assert_int_equal(view.file_count, 2);
+    assert_string_equal(view.files[0].path, "/o/a\xff"); /* and not U+FFFD */
+    assert_int_equal(view.files[0].bytes, sizeof(binary));
+    assert_memory_equal(view.files[0].data, binary, sizeof(binary));
+    assert_int_equal(view.files[0].digest_ok, BVMM_YES);
+    assert_string_equal(view.files[1].path, "/o/lost");
+    assert_int_equal(view.files[1].bytes, 0);
+    assert_int_equal(view.files[1].announced_bytes, 5);
+    assert_int_equal(view.files[1].truncated, BVMM_YES);
+    assert_int_equal(view.missing_count, 1);
+    assert_string_equal(view.missing[0].path, "/none");
+    assert_true(view.timings.command_guest.known);
+    assert_int_equal(view.timings.command_guest.ns, 5000000);
+    assert_false(view.timings.drain.known);
+    assert_string_equal(view.console.text, "Linux version 6.1\n");
+    json_decref(report);
+    report_view_fini(&view);
+    fixture_fini(&f);
+}
+
 static void read_small(const char *path, char *text, size_t size)
 {
     FILE *file = fopen(path, "re");
@@ -951,6 +1169,7 @@ int main(void)
         cmocka_unit_test(output_files_cut_short),
         cmocka_unit_test(output_that_is_garbage),
         cmocka_unit_test(output_of_an_own_init_is_one_file),
+        cmocka_unit_test(structs_of_all_that_a_run_brings),
         cmocka_unit_test(report_becomes_a_file),
         cmocka_unit_test(report_goes_to_standard_output),
         cmocka_unit_test(target_that_became_a_device_stays),
