@@ -558,7 +558,7 @@ def cancelled(name):
     return check
 
 
-for signal_name in ("SIGINT", "SIGTERM"):
+for signal_name in ("SIGINT", "SIGTERM", "SIGHUP"):
     scenario(f"cancelled by {signal_name}")(cancelled(signal_name))
 
 

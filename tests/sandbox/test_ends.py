@@ -117,6 +117,34 @@ def killed_from_outside(place, validate):
     same(place.all_gone(), [], "processes that are left")
 
 
+def cancelled_by(place, validate, number):
+    """A signal that cancels: the run ends as bvmm.1 says, with what there was."""
+    with place.start("hello") as process:
+        spinning(place, process)
+        process.send_signal(number)
+        process.communicate(timeout=support.PATIENCE_S)
+        same(process.returncode, 130, "exit status")
+    report = place.report()
+    validate(report)
+    same((report["status"], report["cancelled_by"]["name"]), ("cancelled", number.name), "status and signal")
+    same(report["console"]["text"], "partial output\n", "what the guest had printed")
+    same(place.all_gone(), [], "processes that are left")
+
+
+def ignores_what_was_ignored(place, validate):
+    """As nohup starts it: the terminal may go, and the run goes on."""
+    with place.start("hello", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        spinning(place, process)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        same(process.poll(), None, "exit status after a SIGHUP that is ignored")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=support.PATIENCE_S)
+    report = place.report()
+    validate(report)
+    same((report["status"], report["cancelled_by"]["name"]), ("cancelled", "SIGTERM"), "status and signal")
+
+
 def started_where_sigchld_is_ignored(place, validate):
     """As a daemon may start it. How the VM process ended is told all the same."""
     for kill, expected in ((False, ("timeout", None)), (True, ("vm_killed", "SIGKILL"))):
@@ -275,6 +303,9 @@ def main():
     place.need_filters()
     cases = [(f"{case[0]}: {case[1]}", lambda case=case: fault(place, validate, library, *case)) for case in FAULTS]
     cases += [("the VM process is killed", lambda: killed_from_outside(place, validate))]
+    cases += [(f"cancelled by {number.name}", lambda number=number: cancelled_by(place, validate, number))
+              for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    cases += [("SIGHUP is ignored, as by nohup", lambda: ignores_what_was_ignored(place, validate))]
     cases += [("SIGCHLD is ignored", lambda: started_where_sigchld_is_ignored(place, validate))]
     cases += [("KVM_RUN fails in a locale", lambda: fails_in_a_locale(place, validate, library))]
     cases += [("the guest panics", lambda: panics(place, validate))]
