@@ -77,6 +77,8 @@
         "no temporary file stays, whatever fails"),                                                \
     ROW("mkdirat", 2, ARGS(EQ(0, AT_FDCWD), EQ(2, 0777)), LARGE_DIR,                               \
         "the directory of large outputs"),                                                         \
+    ROW("unlinkat", 2, ARGS(EQ(0, AT_FDCWD), EQ(2, AT_REMOVEDIR)), LARGE_DIR,                      \
+        "and away with it if no file could be put there"),                                         \
     ROW("openat", 2, ARGS(EQ(0, AT_FDCWD), EQ(2, DIRECTORY)), LARGE_DIR,                           \
         "the directory of large outputs"),                                                         \
     ROW("dup3", 2, ARGS(IS(1, LARGE_DIR), EQ(2, O_CLOEXEC)), LARGE_DIR,                            \

@@ -20,6 +20,7 @@ struct report_builder {
     struct report_view *view; /* to be filled besides; NULL: none */
     json_t *warnings;         /* array of strings: what the reader should know about this report */
     int large_dir_fd;         /* -1: not opened yet, or everything goes inline */
+    bool large_dir_made;      /* by us, and nothing is in it yet */
     bool large_failed;        /* a file could not be written: the rest goes inline */
     bool brief;               /* leave out what takes long: see report_render_brief() */
     bool no_memory;           /* once set, the report is not to be used */

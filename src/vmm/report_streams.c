@@ -68,7 +68,8 @@ static int open_large_dir(struct report_builder *b, const char *path)
     if (b->large_dir_fd >= 0) {
         return 0;
     }
-    if (mkdirat(AT_FDCWD, path, 0777) < 0 && errno != EEXIST) {
+    b->large_dir_made = mkdirat(AT_FDCWD, path, 0777) == 0;
+    if (!b->large_dir_made && errno != EEXIST) {
         return -errno;
     }
     b->large_dir_fd = fd_above_standard(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -104,8 +105,12 @@ static json_t *in_file(struct report_builder *b, const struct content *content)
     }
     if (r == 0) {
         name = json_sprintf("%s/%s", dir, content->file_name);
+        b->large_dir_made = false; /* and used: it stays */
     } else {
         b->large_failed = true;
+        if (b->large_dir_made) {
+            (void)unlinkat(AT_FDCWD, dir, AT_REMOVEDIR);
+        }
         report_warn(b,
                     "%s/%s could not be written (%s); this and the streams after it are in the "
                     "report itself",
@@ -328,6 +333,18 @@ json_t *report_output_transfer(struct report_builder *b)
 
 /* ---- Output files ---------------------------------------------------------------------------- */
 
+/*
+ * The guest's name for a file. What is no UTF-8 has U+FFFD in its place, which two names may share and
+ * which a name may hold of its own: then the bytes are there too.
+ */
+static void set_path(struct report_builder *b, json_t *object, const void *path, size_t bytes)
+{
+    const bool exact = !path || utf8_text_bytes(path, bytes) == bytes;
+
+    report_set(b, object, "path", path ? report_text_n(path, bytes) : json_null());
+    report_set(b, object, "path_base64", exact ? json_null() : base64(path, bytes));
+}
+
 struct file_list {
     struct report_builder *b;
     json_t *files;
@@ -346,7 +363,7 @@ static void append_file(struct file_list *list, const void *path, size_t path_by
     /* The guest's path is no name for a file of the host's. */
     snprintf(name, sizeof(name), "output-%03u", list->next_number++);
     content.file_name = name;
-    report_set(list->b, object, "path", path ? report_text_n(path, path_bytes) : json_null());
+    set_path(list->b, object, path, path_bytes);
     set_content(list->b, object, &content, &shown);
     show_transfer(&list->b->record->streams[STREAM_OUTPUT], &shown);
     if (view && report_view_add_file(view, &shown, path, path_bytes) < 0) {
@@ -443,7 +460,7 @@ static json_t *list_missing(struct report_builder *b, const struct manifest *man
             b->no_memory = true;
         }
         object = json_object();
-        report_set(b, object, "path", report_text_n(entry->path, entry->path_bytes));
+        set_path(b, object, entry->path, entry->path_bytes);
         report_set(b, object, "reason", json_string(shown.reason));
         report_set(b, object, "text", json_string(shown.text));
         if (json_array_append_new(missing, object) < 0) {

@@ -3,7 +3,7 @@
  * odd_host.c: a library to be preloaded into bvmm, which makes the host one of those that are rare.
  *
  * Always: its clock cannot be read without a system call. BVMM_HOST: words of: tmpfile (no file system has
- * O_TMPFILE), rename (renaming fails).
+ * O_TMPFILE), rename (renaming fails), full (the first file that is synced does not fit).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +17,7 @@
 
 static bool no_tmpfile;
 static bool no_rename;
+static bool is_full;
 
 __attribute__((constructor)) static void prepare(void)
 {
@@ -24,11 +25,22 @@ __attribute__((constructor)) static void prepare(void)
 
     no_tmpfile = host != NULL && strstr(host, "tmpfile") != NULL;
     no_rename = host != NULL && strstr(host, "rename") != NULL;
+    is_full = host != NULL && strstr(host, "full") != NULL;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *time)
 {
     return (int)syscall(SYS_clock_gettime, clock, time);
+}
+
+int fsync(int fd)
+{
+    if (is_full) {
+        is_full = false;
+        errno = ENOSPC;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
 }
 
 int openat(int dir_fd, const char *path, int flags, ...)

@@ -120,6 +120,9 @@ def odd_runs(place, tables, library):
     place.put("old.json", b"old")
     yield traced(place, tables, "interrupts", timeout_secs=3, env=on)
     yield traced(place, tables, "reset", env={**on, "BVMM_HOST": "tmpfile"}, **large)
+    yield traced(place, tables, "reset", env={**on, "BVMM_HOST": "full"},
+                 large_outputs={"over_bytes": 0, "dir": "takes-no-file"})
+    assert not os.path.exists(place.at("takes-no-file")), "an empty directory of large outputs stays"
     yield traced(place, tables, "reset", env=on, report_path="old.json")
     yield traced(place, tables, "reset", env={**on, "BVMM_HOST": "rename"}, report_path="old.json")
     yield traced(place, tables, "spin", cancel_the_writer, inject=["-e", "inject=fsync:delay_enter=2s:when=1"])

@@ -508,6 +508,7 @@ static void test_right_arguments_pass(void **state)
         {WRITING, {SYS_unlinkat, {FD_DIR, 0, 0}}},
         {WRITING, {SYS_newfstatat, {FD_DIR, 0, 0, AT_SYMLINK_NOFOLLOW}}},
         {WRITING, {SYS_mkdirat, {AT_FDCWD, 0, 0777}}},
+        {WRITING, {SYS_unlinkat, {AT_FDCWD, (long)NOTHING, AT_REMOVEDIR}}},
         {WRITING, {SYS_dup3, {FD_WRONG, FD_LARGE, O_CLOEXEC}}},
         {WRITING, {SYS_write, {FD_WRONG}}},
         {WRITING, {SYS_clock_gettime, {CLOCK_REALTIME}}},

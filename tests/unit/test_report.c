@@ -191,6 +191,9 @@ static void same_path(const char *path, size_t bytes, const json_t *object)
     assert_int_equal(path[bytes], '\0');
     if (utf8_text_bytes((const uint8_t *)path, bytes) == bytes) {
         want_string(object, "path", path);
+        want_null(object, "path_base64");
+    } else {
+        assert_true(json_is_string(at(object, "path_base64")));
     }
 }
 
@@ -756,6 +759,10 @@ static void structs_of_all_that_a_run_brings(void **state)
     assert_false(view.streams[BVMM_STDERR].has_announced_bytes);
     assert_int_equal(view.file_count, 2);
     assert_string_equal(view.files[0].path, "/o/a\xff"); /* and not U+FFFD */
+    want_string(report, "output_files.0.path", "/o/a\xef\xbf\xbd");
+    want_string(report, "output_files.0.path_base64", "L28vYf8=");
+    want_null(report, "output_files.1.path_base64");
+    want_null(report, "missing_files.0.path_base64");
     assert_int_equal(view.files[0].bytes, sizeof(binary));
     assert_memory_equal(view.files[0].data, binary, sizeof(binary));
     assert_int_equal(view.files[0].digest_ok, BVMM_YES);
@@ -919,6 +926,40 @@ static void run_child(void (*child)(void))
         skip();
     }
     assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* Directory entries are free on a tmpfs: the directory could be made and nothing put into it. */
+static void large_outputs_on_a_full_disk_child(void)
+{
+    static const char *const jobs[] = {
+        COMMAND ", \"large_outputs\": {\"over_bytes\": 0, \"dir\": \"new\"}}",
+        COMMAND ", \"large_outputs\": {\"over_bytes\": 0, \"dir\": \"there\"}}",
+    };
+    static char text[200000];
+    struct fixture f;
+    json_t *report;
+
+    mount_small("size=64k");
+    memset(text, 'x', sizeof(text));
+    CHILD_CHECK(mkdir("there", 0777) == 0, 4);
+    for (size_t i = 0; i < ARRAY_SIZE(jobs); i++) {
+        fixture_init(&f, jobs[i]);
+        fixture_completed(&f);
+        fixture_stream(&f, STREAM_STDOUT, text, sizeof(text));
+        report = render(&f);
+        CHILD_CHECK(json_is_null(at(report, "stdout.file")), 5);
+        CHILD_CHECK(json_string_length(at(report, "stdout.data")) == sizeof(text), 6);
+        json_decref(report);
+        fixture_fini(&f);
+    }
+    CHILD_CHECK(access("new", F_OK) < 0, 7);    /* ours, and empty */
+    CHILD_CHECK(access("there", F_OK) == 0, 8); /* not ours */
+}
+
+static void large_outputs_on_a_full_disk(void **state)
+{
+    (void)state;
+    run_child(large_outputs_on_a_full_disk_child);
 }
 
 static void full_disk_child(void)
@@ -1174,6 +1215,7 @@ int main(void)
         cmocka_unit_test(report_goes_to_standard_output),
         cmocka_unit_test(target_that_became_a_device_stays),
         cmocka_unit_test(full_disk),
+        cmocka_unit_test(large_outputs_on_a_full_disk),
         cmocka_unit_test(read_only_directory),
         cmocka_unit_test(large_streams_become_files),
         cmocka_unit_test(large_streams_without_room_stay_inline),
