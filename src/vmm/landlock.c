@@ -9,6 +9,13 @@
 #include <unistd.h>
 
 _Static_assert(LANDLOCK_FS_ABI1 == (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1, "as in the headers");
+_Static_assert(LANDLOCK_FS_WRITE_FILE == LANDLOCK_ACCESS_FS_WRITE_FILE &&
+                   LANDLOCK_FS_READ_DIR == LANDLOCK_ACCESS_FS_READ_DIR &&
+                   LANDLOCK_FS_REMOVE_DIR == LANDLOCK_ACCESS_FS_REMOVE_DIR &&
+                   LANDLOCK_FS_REMOVE_FILE == LANDLOCK_ACCESS_FS_REMOVE_FILE &&
+                   LANDLOCK_FS_MAKE_DIR == LANDLOCK_ACCESS_FS_MAKE_DIR &&
+                   LANDLOCK_FS_MAKE_REG == LANDLOCK_ACCESS_FS_MAKE_REG,
+               "as in the headers");
 _Static_assert(LANDLOCK_FS_REFER == LANDLOCK_ACCESS_FS_REFER, "as in the headers");
 
 static const struct {
@@ -43,22 +50,49 @@ struct landlock_rights landlock_all_rights(int abi)
     return all;
 }
 
+/* 0 or -errno. */
+static int add_place(int ruleset_fd, const struct landlock_place *place)
+{
+    const struct landlock_path_beneath_attr beneath = {.allowed_access = place->fs,
+                                                       .parent_fd = place->fd};
+
+    return syscall(SYS_landlock_add_rule, ruleset_fd, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0
+               ? -errno
+               : 0;
+}
+
+static int forbid(const struct landlock_rights *rights, const struct landlock_place *places,
+                  unsigned count)
+{
+    /* What an older kernel does not know is 0 here, and it accepts a larger size then. */
+    const int fd = (int)syscall(SYS_landlock_create_ruleset, rights, sizeof(*rights), 0);
+    int code = fd < 0 ? -errno : 0;
+
+    for (unsigned i = 0; code == 0 && i < count; i++) {
+        code = add_place(fd, &places[i]);
+    }
+    if (code == 0 && syscall(SYS_landlock_restrict_self, fd, 0) < 0) {
+        code = -errno;
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return code;
+}
+
 int landlock_forbid_all(void)
 {
     const int abi = landlock_abi();
     const struct landlock_rights rights = landlock_all_rights(abi);
-    int fd = -1;
-    int code = 0;
 
-    if (abi == 0) {
-        return -ENOSYS;
-    }
-    /* What an older kernel does not know is 0 here, and it accepts a larger size then. */
-    fd = (int)syscall(SYS_landlock_create_ruleset, &rights, sizeof(rights), 0);
-    if (fd < 0) {
-        return -errno;
-    }
-    code = syscall(SYS_landlock_restrict_self, fd, 0) < 0 ? -errno : 0;
-    (void)close(fd);
-    return code;
+    return abi == 0 ? -ENOSYS : forbid(&rights, NULL, 0);
+}
+
+int landlock_forbid_other_places(const struct landlock_place *places, unsigned count)
+{
+    const int abi = landlock_abi();
+    struct landlock_rights rights = landlock_all_rights(abi);
+
+    rights.scoped &= ~LANDLOCK_SCOPE_SIGNAL;
+    return abi == 0 ? -ENOSYS : forbid(&rights, places, count);
 }

@@ -13,7 +13,13 @@
 #include "base/base.h"
 
 /* Each right with the first version that has it. */
-#define LANDLOCK_FS_ABI1 ((UINT64_C(1) << 13) - 1)  /* execute, read, write, make, remove */
+#define LANDLOCK_FS_ABI1 ((UINT64_C(1) << 13) - 1) /* execute, read, write, make, remove */
+#define LANDLOCK_FS_WRITE_FILE (UINT64_C(1) << 1)
+#define LANDLOCK_FS_READ_DIR (UINT64_C(1) << 3)
+#define LANDLOCK_FS_REMOVE_DIR (UINT64_C(1) << 4)
+#define LANDLOCK_FS_REMOVE_FILE (UINT64_C(1) << 5)
+#define LANDLOCK_FS_MAKE_DIR (UINT64_C(1) << 7)
+#define LANDLOCK_FS_MAKE_REG (UINT64_C(1) << 8)
 #define LANDLOCK_FS_REFER (UINT64_C(1) << 13)       /* 2: link or rename into another directory */
 #define LANDLOCK_FS_TRUNCATE (UINT64_C(1) << 14)    /* 3 */
 #define LANDLOCK_NET_BIND_TCP (UINT64_C(1) << 0)    /* 4 */
@@ -38,5 +44,17 @@ struct landlock_rights landlock_all_rights(int abi);
 
 /* Take all of them, with no exception: needs no_new_privs. 0, or -errno; -ENOSYS: there is no Landlock. */
 int landlock_forbid_all(void) must_check;
+
+/* A directory, and what stays allowed there and below. */
+struct landlock_place {
+    int fd;
+    uint64_t fs;
+};
+
+/*
+ * landlock_forbid_other_places - the same, but for rights in some places, and for signals: those go to a
+ * child that was started before, which counts as outside. What is open already stays usable.
+ */
+int landlock_forbid_other_places(const struct landlock_place *places, unsigned count) must_check;
 
 #endif

@@ -7,7 +7,7 @@
  *
  * What a filter cannot see is what pointers point at: paths. With the directory pinned, an absolute
  * path would still go anywhere; what these rows can say is how a file is opened: new, or for reading, never
- * for writing over one that is there.
+ * for writing over one that is there. Where is Landlock's to say: launcher_sandbox.c.
  */
 #include "vmm/launcher_policy.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * launcher_sandbox.h: the filters of the launcher (launcher_policy.h), for the bvmm command.
+ * launcher_sandbox.h: the filters of the launcher (launcher_policy.h) and its places in the file system
+ * (landlock.h), for the bvmm command.
  *
  * Not for a program that embeds the library: a filter cannot be taken off again. What such a program
  * does not want to do itself with what a hostile guest left, it lets the command do.

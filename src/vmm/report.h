@@ -37,6 +37,9 @@ enum report_place { REPORT_NOWHERE, REPORT_FILE, REPORT_STDOUT, REPORT_STDOUT_IN
 int report_write(const struct job *job, struct record *record, enum report_place *ret_place,
                  struct bvmm_error *err) must_check;
 
+/* Where large outputs go, if the job has them in files; the caller frees. NULL: out of memory. */
+char *report_large_dir_path(const struct job *job) must_check;
+
 /*
  * report_render - the report as JSON.
  * Large streams become files here already if the job asks for that.

@@ -7,6 +7,7 @@
 
 #include "protocol/manifest.h"
 #include "vmm/fileio.h"
+#include "vmm/report.h"
 #include "vmm/utf8.h"
 
 #include <errno.h>
@@ -49,8 +50,7 @@ static json_t *base64(const uint8_t *bytes, size_t count)
     return string;
 }
 
-/* The directory of large outputs; the caller frees. NULL: out of memory. */
-static char *large_dir_path(const struct job *job)
+char *report_large_dir_path(const struct job *job)
 {
     char *path = NULL;
 
@@ -94,7 +94,7 @@ static json_t *in_file(struct report_builder *b, const struct content *content)
         content->count <= b->job->large_outputs.over_bytes) {
         return NULL;
     }
-    dir = large_dir_path(b->job);
+    dir = report_large_dir_path(b->job);
     if (!dir) {
         b->no_memory = true;
         return NULL;

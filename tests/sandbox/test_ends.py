@@ -6,13 +6,18 @@ usage: test_ends.py BVMM FAULT_LIBRARY
 """
 
 import errno
+import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import support
+
+LANDLOCK_CREATE_RULESET = 444
 
 # Where, what, the signal that ends the process, the report's status, words of its message, the forbidden call.
 FAULTS = [
@@ -297,6 +302,28 @@ def outlives_its_kill(place, validate):
     same(place.all_gone(), [], "processes that are left")
 
 
+def elsewhere_is_out_of_reach(place, validate, library):
+    """A launcher that was taken over removes a file by a call that its filters allow. Landlock knows where."""
+    if ctypes.CDLL(None).syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1) < 1:
+        print("skipped: this host's kernel has no Landlock, or it is not enabled")
+        return
+    with tempfile.TemporaryDirectory() as elsewhere:
+        for directory, reached in ((place.path, True), (elsewhere, False)):
+            victim = os.path.join(directory, "victim")
+            with open(victim, "w", encoding="utf-8"):
+                pass
+            # all that the launcher may need of the file system: a bridge's socket, a directory of large outputs
+            code, _, errors = place.run("hello", env={"LD_PRELOAD": library, "BVMM_FAULT_VICTIM": victim}, timeout_secs=1,
+                                        vsock_path="bridge", large_outputs={"over_bytes": 1, "dir": "large/new"})
+            same((code, errors.count("\n")), (124, 1), f"exit status, and lines of {errors!r}")
+            same(os.path.exists(victim), not reached, f"{victim} is there")
+            validate(place.report())
+            same(place.report()["warnings"], [], "warnings")
+            same(os.listdir(place.at("large/new")), ["console"], "large outputs")
+            same((os.path.exists(place.at("bridge")), place.temporary_files()), (False, []), "what is left")
+            shutil.rmtree(place.at("large/new"))
+
+
 def main():
     bvmm, library = map(os.path.abspath, sys.argv[1:])
     place, validate, failed = support.Place(bvmm), support.validator(bvmm), 0
@@ -314,6 +341,8 @@ def main():
     cases += [("the VM process lies about layers", lambda: lies_about_layers(place, validate, library))]
     cases += [("both are stopped and continued", lambda: stopped_and_continued(place, validate))]
     cases += [("the VM process outlives its kill", lambda: outlives_its_kill(place, validate))]
+    cases += [("elsewhere is out of the launcher's reach", lambda: elsewhere_is_out_of_reach(place, validate, library))]
+    os.mkdir(place.at("large"))
     cases += [("the launcher's last words on standard output", lambda: to_stdout(place, validate, library))]
     for name, case in cases:
         try:
