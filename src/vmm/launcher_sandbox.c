@@ -93,7 +93,7 @@ static int open_parent(const char *path)
     return fd;
 }
 
-/* If it is not there, it will be made: then its parent is the place. */
+/* If it is not there, it will be made, or removed again if it takes no file: its parent is the place. */
 static void add_large_outputs(const struct job *job, struct places *places)
 {
     char *path = report_large_dir_path(job);
@@ -102,7 +102,7 @@ static void add_large_outputs(const struct job *job, struct places *places)
 
     if (fd < 0 && path != NULL) {
         fd = open_parent(path);
-        rights |= LANDLOCK_FS_MAKE_DIR;
+        rights |= LANDLOCK_FS_MAKE_DIR | LANDLOCK_FS_REMOVE_DIR;
     }
     add_place(places, fd, true, rights);
     free(path);
