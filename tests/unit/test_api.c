@@ -602,7 +602,10 @@ static void assert_no_results(const struct bvmm_report *report)
     assert_null(bvmm_report_output_file(report, 0));
     assert_int_equal(bvmm_report_missing_file_count(report), 0);
     assert_null(bvmm_report_missing_file(report, 0));
-    assert_string_equal(bvmm_report_console(report)->text, "");
+    assert_non_null(bvmm_report_console(report)->text);
+    if (!kvm_works) { /* else the guest's kernel may have come to its first words */
+        assert_string_equal(bvmm_report_console(report)->text, "");
+    }
     assert_true(timings->total.known);
     assert_true(timings->total.ns > 0);
     assert_false(timings->command_guest.known);

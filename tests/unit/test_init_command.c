@@ -337,7 +337,8 @@ static void test_termination_is_passed_on(void **state)
 static void test_one_who_is_stopped_hears_it(void **state)
 {
     struct found found = run(&(struct plan){
-        .args = {"sh", "-c", "trap 'echo term; exit 7' TERM; kill -TERM 1; kill -STOP $$"},
+        .args = {"sh", "-c",
+                 "trap 'echo term; exit 7' TERM; (sleep 1; kill -TERM 1) & kill -STOP $$"},
         .grace_ms = 20000});
 
     (void)state;
