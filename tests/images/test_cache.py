@@ -7,6 +7,8 @@ import random
 import signal
 import stat
 import subprocess
+import sys
+import textwrap
 import time
 import unittest
 
@@ -320,6 +322,46 @@ class Killed(CacheTest):
             self.assertEqual(os.listdir(self.path("out")), ["o"])
             self.assertEqual(data_of(self.path("out/o")), b"the old image")
             self.assertTrue(self.children_gone(self.work))
+
+    def test_a_signal_at_the_worst_moment_of_a_scratch_directory(self):
+        """When it is made but nobody knows of it yet; while it is removed; and just before that."""
+        program = textwrap.dedent("""
+            import os, signal, sys
+            sys.path.insert(0, sys.argv[1])
+            from bvmmtool import common
+
+            def interrupted_after(module, name):
+                function = getattr(module, name)
+                def instead(*words, **more):
+                    result = function(*words, **more)
+                    if os.listdir(sys.argv[2]) or name == "rmtree":
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    return result
+                setattr(module, name, instead)
+
+            def main(_):
+                module, name = sys.argv[3].split(".")
+                at_the_end = sys.argv[4] == "end"
+                if not at_the_end:
+                    interrupted_after(getattr(common, module), name)
+                with common.Scratch(sys.argv[2], ".test-") as scratch:
+                    open(scratch.file("x"), "w").close()
+                    if at_the_end:
+                        interrupted_after(getattr(common, module), name)
+                print("never told")
+
+            common.run_main("test", main)
+            """)
+        lib = os.path.join(os.path.dirname(BVMM_IMAGE), "lib")
+        for step, when in (("tempfile.mkdtemp", "begin"), ("os.open", "begin"), ("fcntl.flock", "begin"),
+                           ("shutil.rmtree", "end"), ("signal.pthread_sigmask", "end"), ("os.close", "end")):
+            with self.subTest(step):
+                os.makedirs(self.path("scratch"), exist_ok=True)
+                done = subprocess.run([sys.executable, "-B", "-c", program, lib, self.path("scratch"), step, when],
+                                      capture_output=True, text=True, check=False)
+                self.assertEqual(os.listdir(self.path("scratch")), [], done.stderr)
+                if step != "os.close":  # there it is gone already
+                    self.assertEqual(done.returncode, 128 + signal.SIGTERM, done.stderr)
 
     def test_a_failure_keeps_the_old_image(self):
         layout = self.oci([[Entry("../x")]])

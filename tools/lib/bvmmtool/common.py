@@ -49,16 +49,19 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def install_signal_handlers():
     """Turn the first SIGINT, SIGTERM or SIGHUP into Interrupted; further ones are ignored, so
     that the clean-up that follows the first is not cut short."""
 
     def on_signal(signum, _frame):
-        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for other in ENDING_SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         raise Interrupted(signum)
 
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in ENDING_SIGNALS:
         if signal.getsignal(signum) != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(signum, on_signal)
 
@@ -250,6 +253,29 @@ class Scratch:
 
     def __enter__(self):
         sweep_scratch(self.parent, self.prefix)
+        try:
+            self._in_one_piece(self._make)
+        except BaseException:
+            self._in_one_piece(self._remove)
+            raise
+        return self
+
+    def __exit__(self, *_exc):
+        try:
+            self._in_one_piece(self._remove)
+        finally:
+            self._in_one_piece(self._remove)  # a signal may have come before the first had begun
+
+    @staticmethod
+    def _in_one_piece(step):
+        """A signal that ends us is heard afterwards. No second one is: see install_signal_handlers()."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+        try:
+            step()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _make(self):
         while True:
             self.path = tempfile.mkdtemp(SCRATCH_SUFFIX, self.prefix, self.parent)
             try:
@@ -259,14 +285,20 @@ class Scratch:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.stat(self.path).st_ino == os.fstat(self._fd).st_ino:
-                    return self
+                    return
             except (BlockingIOError, FileNotFoundError):
                 pass  # a sweeper was faster, between mkdtemp and flock: take another
             os.close(self._fd)
+            self._fd = -1
 
-    def __exit__(self, *_exc):
-        remove_tree(self.path)
-        os.close(self._fd)
+    def _remove(self):
+        """Does nothing the second time."""
+        if self.path is not None:
+            remove_tree(self.path)
+            self.path = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def file(self, name):
         return os.path.join(self.path, name)
