@@ -13,6 +13,7 @@ import time
 SKIPPED = 77
 PATIENCE_S = 300  # who has not come to an end by then hangs, on a machine however loaded
 PROMISE_S = 1.0   # what bvmm promises on a machine that is not busy: a report, and nothing left
+UNDISTURBED_TRIES = 20
 PR_SET_CHILD_SUBREAPER = 36
 SPIN_TICKS = os.sysconf("SC_CLK_TCK") // 10  # far more than all that a guest of a few instructions does
 WALL = 0x40000000  # __WALL: also children of clone() with another signal
@@ -155,6 +156,16 @@ class Place:
             skip(f"this host cannot run a guest of a few instructions in the sandbox: {report['error']}")
         self.filtered = report["sandbox"]["layers"]["seccomp"]
 
+    def undisturbed(self, run):
+        """What run() gives, of a run whose actors all stopped in time: on a busy machine not each is one. The last try is
+        taken as it is."""
+        for _ in range(UNDISTURBED_TRIES):
+            result = run()
+            error = self.report()["error"] if os.path.exists(self.at("report.json")) else None
+            if error is None or "did not stop" not in error["message"]:
+                break
+        return result
+
     def time_a_run(self):
         """How long a whole run takes here and now: what load does to time. A report that is there stays."""
         self.move("report.json", "kept.json")
@@ -295,6 +306,24 @@ def children(pid):
             return [int(word) for word in file.read().split()]
     except OSError:
         return []
+
+
+def same(found, expected, what):
+    assert found == expected, f"{what}: expected {expected!r}, not {found!r}"
+
+
+def run_cases(cases):
+    """cases: pairs of a name and a function. Each is run, whatever became of those before; then the program ends."""
+    failed = 0
+    for name, case in cases:
+        try:
+            case()
+            print(f"ok: {name}")
+        except Exception as error:  # pylint: disable=broad-except
+            failed += 1
+            print(f"FAILED: {name}: {type(error).__name__} {error}")
+    print(f"{len(cases)} cases, {failed} failed")
+    sys.exit(1 if failed else 0)
 
 
 def validator(bvmm):

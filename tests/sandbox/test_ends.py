@@ -16,6 +16,7 @@ import tempfile
 import time
 
 import support
+from support import same
 
 LANDLOCK_CREATE_RULESET = 444
 
@@ -44,10 +45,6 @@ FAULTS = [
 ]
 START_S = 1.0  # with a library that is loaded before
 NAMES = {"SIGSEGV": "Segmentation fault", "SIGBUS": "Bus error", "SIGILL": "Illegal instruction"}
-
-
-def same(found, expected, what):
-    assert found == expected, f"{what}: expected {expected!r}, not {found!r}"
 
 
 def has(text, part):
@@ -205,7 +202,7 @@ def hangs_at_the_deadline(place, validate):
         timeout_secs *= 3
         assert timeout_secs < support.PATIENCE_S, "it was never stopped in time"
     hung = place.report()
-    place.run("hello", timeout_secs=timeout_secs)
+    place.undisturbed(lambda: place.run("hello", timeout_secs=timeout_secs))
     for report in (hung, place.report()):
         validate(report)
         same((report["status"], report["error"]["kind"]), ("timeout", "Timeout"), "status and kind")
@@ -326,7 +323,7 @@ def elsewhere_is_out_of_reach(place, validate, library):
 
 def main():
     bvmm, library = map(os.path.abspath, sys.argv[1:])
-    place, validate, failed = support.Place(bvmm), support.validator(bvmm), 0
+    place, validate = support.Place(bvmm), support.validator(bvmm)
     place.need_filters()
     cases = [(f"{case[0]}: {case[1]}", lambda case=case: fault(place, validate, library, *case)) for case in FAULTS]
     cases += [("the VM process is killed", lambda: killed_from_outside(place, validate))]
@@ -344,14 +341,7 @@ def main():
     cases += [("elsewhere is out of the launcher's reach", lambda: elsewhere_is_out_of_reach(place, validate, library))]
     os.mkdir(place.at("large"))
     cases += [("the launcher's last words on standard output", lambda: to_stdout(place, validate, library))]
-    for name, case in cases:
-        try:
-            case()
-            print(f"ok: {name}")
-        except (AssertionError, KeyError, OSError, TypeError, subprocess.TimeoutExpired) as error:
-            failed += 1
-            print(f"FAILED: {name}: {type(error).__name__} {error}")
-    sys.exit(1 if failed else 0)
+    support.run_cases(cases)
 
 
 if __name__ == "__main__":

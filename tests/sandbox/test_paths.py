@@ -17,13 +17,10 @@ import sys
 import time
 
 import support
+from support import same
 
 KEYS = ["kernel_path", "rootfs_path", "initrd_path", "stdin_path"]
 USAGE, VM_ERROR, REPORT_ELSEWHERE, TIMEOUT = 2, 4, 6, 124
-
-
-def same(found, expected, what):
-    assert found == expected, f"{what}: expected {expected!r}, not {found!r}"
 
 
 def make_odd_files(place):
@@ -234,7 +231,7 @@ def killed_in(place, call, number, over_an_old_one):
 
 
 def main():
-    place, failed = support.Place(sys.argv[1]), 0
+    place = support.Place(sys.argv[1])
     listener, odd = make_odd_files(place)
     cases = [(f"{key}: {path!r}", lambda key=key, path=path: refused(place, key, path)) for key in KEYS for path in odd]
     # A regular file by what the system says; that it cannot be read shows in the VM process.
@@ -264,15 +261,8 @@ def main():
                    lambda step=(call, number, old): killed_in(place, *step)) for call, number, old in steps]
     else:
         print("skipped: kills while a report is written: no strace")
-    for name, case in cases:
-        try:
-            case()
-        except (AssertionError, KeyError, OSError, ValueError, subprocess.TimeoutExpired) as error:
-            failed += 1
-            print(f"FAILED: {name}: {type(error).__name__} {error}")
-    listener.close()
-    print(f"{len(cases)} cases, {failed} failed")
-    sys.exit(1 if failed else 0)
+    with listener:
+        support.run_cases(cases)
 
 
 if __name__ == "__main__":

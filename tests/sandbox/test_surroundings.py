@@ -17,13 +17,10 @@ import sys
 import time
 
 import support
+from support import same
 
 CLOSED = [fds for count in (1, 2, 3) for fds in itertools.combinations((0, 1, 2), count)]
 VM_FAILED, REPORT_FAILED = 4, 6
-
-
-def same(found, expected, what):
-    assert found == expected, f"{what}: expected {expected!r}, not {found!r}"
 
 
 def closing(fds):
@@ -41,7 +38,7 @@ def ran(place):
 
 
 def of_the_command(place, fds):
-    code, text, errors = place.run("reset", preexec_fn=closing(fds), vsock_path="bridge")
+    code, text, errors = place.undisturbed(lambda: place.run("reset", preexec_fn=closing(fds), vsock_path="bridge"))
     same((code, text), (0, ""), f"exit status and standard output ({errors!r})")
     ran(place)
 
@@ -49,7 +46,8 @@ def of_the_command(place, fds):
 def of_a_program(place, fds, program):
     with place.start("reset", vsock_path="bridge", args=["--help"], stdout=subprocess.DEVNULL):
         pass  # for its job file
-    code = subprocess.run([program, "job.json", *map(str, fds)], cwd=place.path, timeout=60, check=False).returncode
+    code = place.undisturbed(lambda: subprocess.run([program, "job.json", *map(str, fds)], cwd=place.path, timeout=60,
+                                                    check=False)).returncode
     same(code, 0, "exit status of the program")
     ran(place)
 
@@ -152,7 +150,6 @@ def few_open_files(place):
 def main():
     place = support.Place(sys.argv[1])
     program = os.path.abspath(sys.argv[2])
-    failed = 0
     cases = [("bvmm, closed: " + str(fds), of_the_command, (fds,)) for fds in CLOSED]
     cases += [("a program, closed: " + str(fds), of_a_program, (fds, program)) for fds in CLOSED]
     cases += [("the report to a closed stream", report_to_a_closed_stream, ())]
@@ -168,14 +165,7 @@ def main():
                (validate, "exec sleep 100", signal.SIGINT, True, 1.5)),
               ("a tool that hears no signal", cancelled_while_converting,
                (validate, "trap '' TERM; while :; do sleep 0.1; done", signal.SIGTERM, False, 5))]
-    for name, case, arguments in cases:
-        try:
-            case(place, *arguments)
-            print(f"ok: {name}")
-        except Exception as error:  # pylint: disable=broad-except
-            failed += 1
-            print(f"FAILED: {name}: {type(error).__name__} {error}")
-    sys.exit(1 if failed else 0)
+    support.run_cases([(name, lambda case=case, arguments=arguments: case(place, *arguments)) for name, case, arguments in cases])
 
 
 main()

@@ -16,6 +16,7 @@ import termios
 import time
 
 import support
+from support import same
 
 LIMIT_S = support.PATIENCE_S
 # Of a run that must show its status line: if it did not come to that, the machine is slow, and gets more time.
@@ -82,10 +83,6 @@ def timed_out(timeout_secs):
     """As a pattern. On a busy machine somebody may be late to stop, which is said too."""
     return re.escape(f"bvmm: timeout: the run did not end within timeout_secs = {timeout_secs} s; "
                      "raise it in the job, or 0 for no limit") + r"(.* did not stop .*)?"
-
-
-def same(found, expected, what):
-    assert found == expected, f"{what}: expected {expected!r}, not {found!r}"
 
 
 def matches(found, patterns, what):
@@ -213,15 +210,8 @@ CASES = [line_and_summary, without_a_deadline, short_run, quiet, no_terminal, re
 
 
 def main():
-    place, failed = support.Place(sys.argv[1]), 0
-    for case in CASES:
-        try:
-            case(place)
-            print(f"ok: {case.__name__}")
-        except (AssertionError, KeyError, OSError, ValueError, subprocess.TimeoutExpired) as error:
-            failed += 1
-            print(f"FAILED: {case.__name__}: {type(error).__name__} {error}")
-    sys.exit(1 if failed else 0)
+    place = support.Place(sys.argv[1])
+    support.run_cases([(case.__name__, lambda case=case: case(place)) for case in CASES])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import shutil
 import sys
 
 import support
+from support import same
 
 USER = 4242  # no such user
 CASES = [("in two groups", "--groups=27,4343", [27, 4343]), ("in no group", "--clear-groups", [])]
@@ -18,10 +19,6 @@ AS_USER = ["unshare", "--mount", "sh", "-c",
            "set -e; mount -t tmpfs -o mode=0755 none /mnt; cp -a /dev/kvm /mnt/kvm; chmod 0600 /mnt/kvm\n"
            f"chown {USER}:{USER} /mnt/kvm; mount --bind /mnt/kvm /dev/kvm; umount -l /mnt\n"
            f'exec setpriv --reuid={USER} --regid={USER} --inh-caps=-all --bounding-set=-all "$@"', "sh"]
-
-
-def same(found, expected, what):
-    assert found == expected, f"{what}: expected {expected!r}, not {found!r}"
 
 
 def status_of(pid):
@@ -53,15 +50,9 @@ def main():
     os.chown(place.path, USER, USER)
     place.bvmm = shutil.copy(place.bvmm, place.at("bvmm"))
     os.chmod(place.bvmm, 0o755)
-    validate, failed = support.validator(place.bvmm), 0
-    for name, option, groups in CASES:
-        try:
-            run(place, validate, option, groups)
-            print(f"ok: {name}")
-        except (AssertionError, KeyError, OSError) as error:
-            failed += 1
-            print(f"FAILED: {name}: {type(error).__name__} {error}")
-    sys.exit(1 if failed else 0)
+    validate = support.validator(place.bvmm)
+    support.run_cases([(name, lambda option=option, groups=groups: run(place, validate, option, groups))
+                       for name, option, groups in CASES])
 
 
 if __name__ == "__main__":
